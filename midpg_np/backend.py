@@ -1,0 +1,177 @@
+"""Arrays on a CPU (NumPy) or on a GPU (CuPy), and the few operations that differ between them.
+
+This is the only file that imports CuPy.  Everything else asks ``get_xp(array)`` for the namespace
+to compute with, and so runs on either device without a branch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # a NumPy or CuPy array; shapes are given in docstrings and proven by tests
+Namespace = ModuleType | Any
+
+DEVICES = ("cpu", "cuda")
+
+
+class DeviceError(RuntimeError):
+    """A device was asked for that this machine or installation does not have."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What one kind of array needs: its namespace and the operations without a common name."""
+
+    name: str
+    xp: Namespace
+    scatter_add: Callable[[Array, Array, Array], None]
+    to_numpy: Callable[[Array], np.ndarray]
+
+
+def _numpy_scatter_add(target: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> None:
+    unique_ids, sums = segment_sum_rows(ids, rows)
+    target[unique_ids] += sums
+
+
+_BACKENDS: dict[type, Backend] = {
+    np.ndarray: Backend("numpy", np, _numpy_scatter_add, lambda array: array)
+}
+
+
+def register_backend(array_type: type, backend: Backend) -> None:
+    """Teach the library a further array type (the tests register a fake device this way)."""
+    _BACKENDS[array_type] = backend
+
+
+def _load_cupy() -> ModuleType:
+    """Import CuPy, register its array type and return the module; DeviceError if that fails."""
+    remedy = "Install the extra 'cuda12' or 'cuda13' (pip install 'midpg_np[cuda12]')"
+    try:
+        import cupy
+        import cupyx
+    except ImportError as error:
+        raise DeviceError(f"device 'cuda' needs CuPy, which is not installed. {remedy}.") from error
+    try:
+        n_devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(f"device 'cuda' was asked for, but {error}. {remedy} on a GPU.") from error
+    if n_devices == 0:
+        raise DeviceError("device 'cuda' was asked for, but CuPy finds no GPU. Use device 'cpu'.")
+    if cupy.ndarray not in _BACKENDS:
+        backend = Backend("cupy", cupy, cupyx.scatter_add, cupy.asnumpy)
+        register_backend(cupy.ndarray, backend)
+    return cupy
+
+
+def _backend_of(array: Array, name: str) -> Backend:
+    for array_type, backend in _BACKENDS.items():
+        if isinstance(array, array_type):
+            return backend
+    if "cupy" in sys.modules and type(array).__module__.startswith("cupy"):
+        _load_cupy()
+        return _backend_of(array, name)
+    kind = f"{type(array).__module__}.{type(array).__qualname__}"
+    raise TypeError(f"{name} must be a NumPy or CuPy array; got {kind}.")
+
+
+def _common_backend(arrays: dict[str, Array]) -> Backend:
+    first_name, first = "", None
+    for name, array in arrays.items():
+        backend = _backend_of(array, name)
+        if first is None:
+            first_name, first = name, backend
+        elif backend is not first:
+            raise TypeError(
+                f"{name} is a {backend.name} array but {first_name} is a {first.name} array; "
+                "move one of them with to_device or to_numpy."
+            )
+    if first is None:
+        raise TypeError("get_xp needs at least one array.")
+    return first
+
+
+def get_xp(*arrays: Array, **named: Array) -> Namespace:
+    """Return the namespace (NumPy or CuPy) that the arrays share.
+
+    Arrays may be given by name (``get_xp(x=x, W=W)``), so that the message can name the culprit.
+
+    Raises
+    ------
+    TypeError
+        If the arrays live on different devices, or one of them is not an array at all.
+    """
+    positional = {f"argument {i}": array for i, array in enumerate(arrays, start=1)}
+    return _common_backend(positional | named).xp
+
+
+def check_device(device: str) -> None:
+    """Raise unless ``device`` is known (ValueError) and present on this machine (DeviceError)."""
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}; got {device!r}.")
+    if device == "cuda":
+        _load_cupy()
+
+
+def to_device(array: Array, device: str) -> Array:
+    """Return ``array`` on ``device`` ("cpu" or "cuda"); no copy if it is there already."""
+    check_device(device)
+    if device == "cpu":
+        return to_numpy(array)
+    return _load_cupy().asarray(array)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Return ``array`` as a NumPy array on the host; no copy if it is there already."""
+    return _backend_of(array, "array").to_numpy(array)
+
+
+def segment_sum_rows(ids: Array, rows: Array) -> tuple[Array, Array]:
+    """Sum the rows that share an id.
+
+    Sorting makes the order of summation, and so every bit of the result, independent of the
+    machine; a stable sort keeps equal ids in the order of the batch.
+
+    Shapes
+    ------
+    ids : (N,)
+    rows : (N, K)
+
+    Returns
+    -------
+    unique_ids, sums
+        (M,) sorted distinct ids and (M, K) the sum of their rows.
+    """
+    xp = get_xp(ids=ids, rows=rows)
+    if xp is not np:
+        unique_ids, segment = xp.unique(ids, return_inverse=True)
+        sums = xp.zeros((unique_ids.shape[0], rows.shape[1]), dtype=rows.dtype)
+        _common_backend({"rows": rows}).scatter_add(sums, segment, rows)
+        return unique_ids, sums
+    order = np.argsort(ids, kind="stable")
+    sorted_ids = ids[order]
+    if sorted_ids.size == 0:
+        return sorted_ids, rows[:0]
+    is_start = np.concatenate(([True], sorted_ids[1:] != sorted_ids[:-1]))
+    starts = np.flatnonzero(is_start)
+    return sorted_ids[starts], np.add.reduceat(rows[order], starts, axis=0)
+
+
+def scatter_add_rows(target: Array, ids: Array, rows: Array) -> None:
+    """Add ``rows[n]`` to ``target[ids[n]]`` in place; repeated ids add up.
+
+    ``target[ids] += rows`` would keep only the last row of a repeated id.  On a GPU the order of
+    the additions is not fixed, so results there are equal to rounding, not to the bit.
+
+    Shapes
+    ------
+    target : (V, K)
+    ids : (N,)
+    rows : (N, K)
+    """
+    _common_backend({"target": target, "ids": ids, "rows": rows}).scatter_add(target, ids, rows)
