@@ -60,7 +60,9 @@ def _load_cupy() -> ModuleType:
     try:
         n_devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(f"device 'cuda' was asked for, but {error}. {remedy} on a GPU.") from error
+        raise DeviceError(
+            f"device 'cuda' was asked for, but {error}. {remedy} on a GPU."
+        ) from error
     if n_devices == 0:
         raise DeviceError("device 'cuda' was asked for, but CuPy finds no GPU. Use device 'cpu'.")
     if cupy.ndarray not in _BACKENDS:

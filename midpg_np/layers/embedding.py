@@ -1,0 +1,107 @@
+"""Embedding lookup: its gradient as a dense table (the lesson) and as rows (used in training)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array, get_xp, scatter_add_rows, segment_sum_rows
+from midpg_np.tree import Tree
+
+
+class RowGradient(NamedTuple):
+    """Gradient of a table that is zero outside the rows ``ids``.
+
+    Shapes
+    ------
+    ids : (M,)
+        Distinct rows, ascending.
+    rows : (M, k)
+    n_rows : int
+        Number of rows of the whole table.
+    """
+
+    ids: Array
+    rows: Array
+    n_rows: int
+
+    def dense(self) -> Array:
+        """Return the gradient as a whole table."""
+        xp = get_xp(ids=self.ids, rows=self.rows)
+        table = xp.zeros((self.n_rows, self.rows.shape[1]), dtype=self.rows.dtype)
+        table[self.ids] = self.rows
+        return table
+
+
+class EmbeddingCache(NamedTuple):
+    """Rows that were read, (B, F), and the number of rows of the table."""
+
+    ids: Array
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Tables T_f of all fields, one below the other in one array: E_{b,f} = T_f[code_{b,f}].
+
+    One array instead of one per field: one gather, one sort and one optimiser pass per step.
+    ``field_rows(f)`` says which rows are T_f.
+
+    Parameters
+    ----------
+    vocab_sizes : tuple of int
+        Number of codes V_f of each field.
+    dim : int
+        Embedding width k.
+    """
+
+    vocab_sizes: tuple[int, ...]
+    dim: int
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First row of each field's table."""
+        return tuple(accumulate(self.vocab_sizes, initial=0))[:-1]
+
+    def field_rows(self, field: int) -> slice:
+        """Rows of the table of one field."""
+        return slice(self.offsets[field], self.offsets[field] + self.vocab_sizes[field])
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all tables together."""
+        return sum(self.vocab_sizes)
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw the table from N(0, 0.01^2)."""
+        return {"table": rng.normal(0.0, 0.01, size=(self.n_rows, self.dim))}
+
+    def forward(self, params: Tree, codes: Array) -> tuple[Array, EmbeddingCache]:
+        """Look up and concatenate the embeddings of all fields (models.md 2.1).
+
+        Shapes
+        ------
+        codes : (B, F)
+        E : (B, F*k)
+        """
+        xp = get_xp(codes=codes, table=params["table"])
+        ids = codes + xp.asarray(self.offsets)
+        E = params["table"][ids].reshape(codes.shape[0], -1)
+        return E, EmbeddingCache(ids, self.n_rows)
+
+    def backward(self, dE: Array, cache: EmbeddingCache) -> Tree:
+        """Gradient as rows: the adjoint of a row is the sum over all places that read it."""
+        rows = dE.reshape(-1, self.dim)
+        ids, sums = segment_sum_rows(cache.ids.reshape(-1), rows)
+        return {"table": RowGradient(ids, sums, cache.n_rows)}
+
+    def backward_dense(self, dE: Array, cache: EmbeddingCache) -> Tree:
+        """Gradient as a whole table by scatter-add: ``dT[v] += dE[b, f]`` for every code v read."""
+        xp = get_xp(dE=dE, ids=cache.ids)
+        d_table = xp.zeros((cache.n_rows, self.dim), dtype=dE.dtype)
+        scatter_add_rows(d_table, cache.ids.reshape(-1), dE.reshape(-1, self.dim))
+        return {"table": d_table}

@@ -1,0 +1,18 @@
+"""Initial values, drawn on the host in float64 (models.md 2.6)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from midpg_np.tree import Tree
+
+
+def glorot_uniform(rng: np.random.Generator, dim_in: int, dim_out: int) -> np.ndarray:
+    """Draw (dim_in, dim_out) from U(-a, a) with a = sqrt(6 / (dim_in + dim_out))."""
+    bound = np.sqrt(6.0 / (dim_in + dim_out))
+    return rng.uniform(-bound, bound, size=(dim_in, dim_out))
+
+
+def init_affine(rng: np.random.Generator, dim_in: int, dim_out: int) -> Tree:
+    """Glorot kernel ``W`` (dim_in, dim_out) and zero bias ``b`` (dim_out,)."""
+    return {"W": glorot_uniform(rng, dim_in, dim_out), "b": np.zeros(dim_out)}

@@ -1,0 +1,87 @@
+"""Multi-layer perceptron: affine maps with an activation between them and none after the last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.layers.initial import init_affine
+from midpg_np.ops import ACTIVATIONS, AffineCache, affine, affine_backward
+from midpg_np.tree import Tree
+
+
+class MLPCache(NamedTuple):
+    """Per layer: the affine cache, the pre-activation A (B, width), the activation's cache."""
+
+    affine: tuple[AffineCache, ...]
+    A: tuple[Array, ...]
+    activation: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class MLP:
+    """MLP(d_0 -> d_1 -> ... -> d_m) of models.md 2.2.
+
+    Parameters
+    ----------
+    dims : tuple of int
+        Widths d_0 ... d_m, input and output included; two widths are a single affine map.
+    activation : str
+        A name in ``ops.ACTIVATIONS``.
+    """
+
+    dims: tuple[int, ...]
+    activation: str = "relu"
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Keys of the parameter tree, in order."""
+        return tuple(f"layer_{i}" for i in range(1, len(self.dims)))
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw Glorot kernels and zero biases."""
+        return {
+            name: init_affine(rng, dim_in, dim_out)
+            for name, dim_in, dim_out in zip(
+                self.layer_names, self.dims[:-1], self.dims[1:], strict=True
+            )
+        }
+
+    def forward(self, params: Tree, x: Array) -> tuple[Array, MLPCache]:
+        """Return the output of the last affine map.
+
+        Shapes
+        ------
+        x : (B, d_0)
+        y : (B, d_m)
+        """
+        activation = ACTIVATIONS[self.activation]
+        affine_caches, pre_activations, activation_caches = [], [], []
+        H = x
+        for name in self.layer_names:
+            A, c_affine = affine(H, **params[name])
+            affine_caches.append(c_affine)
+            if name != self.layer_names[-1]:
+                H, c_activation = activation.forward(A)
+                pre_activations.append(A)
+                activation_caches.append(c_activation)
+        return A, MLPCache(tuple(affine_caches), tuple(pre_activations), tuple(activation_caches))
+
+    def backward(self, dy: Array, cache: MLPCache) -> tuple[Array, Tree]:
+        """Return ``dx`` and the gradients of all kernels and biases."""
+        activation = ACTIVATIONS[self.activation]
+        grads: Tree = {}
+        dA = dy
+        for i in reversed(range(len(self.layer_names))):
+            dH, dW, db = affine_backward(dA, cache.affine[i])
+            grads[self.layer_names[i]] = {"W": dW, "b": db}
+            if i > 0:
+                dA = activation.backward(dH, cache.activation[i - 1])
+        return dH, {name: grads[name] for name in self.layer_names}
+
+    def kinks(self, cache: MLPCache) -> dict[str, Array]:
+        """Pre-activations by the path of the bias that shifts them, in order of computation."""
+        return {f"{name}.b": A for name, A in zip(self.layer_names[:-1], cache.A, strict=True)}

@@ -1,0 +1,51 @@
+"""Models behind one protocol; ``MODELS`` maps the name used everywhere to the class."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from difflib import get_close_matches
+from typing import Any
+
+from midpg_np.models.dnn import DNN
+from midpg_np.models.protocol import Draws, Model, ModelOutput, ParamCount
+
+MODELS: dict[str, type] = {"dnn": DNN}
+
+__all__ = ["DNN", "MODELS", "Draws", "Model", "ModelOutput", "ParamCount", "make_model"]
+
+
+def _closest(name: str, known: list[str]) -> str:
+    match = get_close_matches(name, known, n=1)
+    return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def make_model(name: str, **config: Any) -> Any:
+    """Build a model by name; lists become tuples, so a configuration read from JSON will do.
+
+    Raises
+    ------
+    ValueError
+        For an unknown model or an option that the model does not have.
+    """
+    if name not in MODELS:
+        known = list(MODELS)
+        raise ValueError(f"model must be one of {known}; got {name!r}.{_closest(name, known)}")
+    options = [field.name for field in fields(MODELS[name])]
+    for option in config:
+        if option not in options:
+            raise ValueError(
+                f"model {name!r} has no option {option!r}; it has {options}."
+                f"{_closest(option, options)}"
+            )
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return MODELS[name](**config)
+
+
+def model_name(model: Any) -> str:
+    """Return the name under which the model stands in ``MODELS``."""
+    return next(name for name, cls in MODELS.items() if type(model) is cls)
+
+
+def model_config(model: Any) -> dict[str, Any]:
+    """Return the options of a model, such that ``make_model(name, **config)`` builds it again."""
+    return asdict(model)

@@ -1,0 +1,106 @@
+"""DNN: one network for all scenarios, the scenario being one more field (models.md 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.batch import Batch
+from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.mlp import MLP, MLPCache
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.tree import Tree
+
+
+class DNNCache(NamedTuple):
+    """Intermediates of a forward pass."""
+
+    X: Array
+    embedding: EmbeddingCache
+    mlp: MLPCache
+    detached: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class DNN:
+    """z = MLP([E_aw, E_ag]).
+
+    Parameters
+    ----------
+    vocab_sizes : tuple of int
+        Codes per field, scenario-aware fields first.
+    n_aware : int
+        Number of scenario-aware fields; they are ordinary inputs here.
+    n_scenarios : int
+        Number of scenarios D; not used by this model.
+    dim_embedding : int
+        Width of each field's embedding.
+    hidden : tuple of int
+        Widths of the hidden layers.
+    activation : str
+        A name in ``ops.ACTIVATIONS``.
+    """
+
+    vocab_sizes: tuple[int, ...]
+    n_aware: int
+    n_scenarios: int
+    dim_embedding: int = 8
+    hidden: tuple[int, ...] = (128, 64, 32)
+    activation: str = "relu"
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Lookup of all fields."""
+        return Embedding(self.vocab_sizes, self.dim_embedding)
+
+    @cached_property
+    def mlp(self) -> MLP:
+        """The whole network behind the embeddings, one logit wide at its end."""
+        dim_input = len(self.vocab_sizes) * self.dim_embedding
+        return MLP((dim_input, *self.hidden, 1), self.activation)
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """No auxiliary loss."""
+        return {}
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw initial parameters."""
+        return {"embedding": self.embedding.init(rng), "mlp": self.mlp.init(rng)}
+
+    def draw(self, rng: np.random.Generator, batch: Batch) -> Draws:
+        """Nothing is random in training."""
+        return {}
+
+    def forward(
+        self,
+        params: Tree,
+        batch: Batch,
+        *,
+        draws: Draws | None = None,
+        frozen: Mapping[str, Array] | None = None,
+    ) -> tuple[ModelOutput, DNNCache]:
+        """Return the logits (B,) and the cache."""
+        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
+        z, c_mlp = self.mlp.forward(params["mlp"], X)
+        return ModelOutput(z[:, 0], {}), DNNCache(X, c_embedding, c_mlp, {})
+
+    def backward(self, d_output: ModelOutput, cache: DNNCache) -> Tree:
+        """Return the gradient of every parameter."""
+        dX, g_mlp = self.mlp.backward(d_output.logit[:, None], cache.mlp)
+        return {"embedding": self.embedding.backward(dX, cache.embedding), "mlp": g_mlp}
+
+    def kinks(self, cache: DNNCache) -> dict[str, Array]:
+        """Pre-activations by the path of the bias that shifts them."""
+        return {f"mlp.{path}": A for path, A in self.mlp.kinks(cache.mlp).items()}
+
+    def count_params(self) -> ParamCount:
+        """Sum of (inputs + 1) x outputs over the layers."""
+        dims = self.mlp.dims
+        network = sum((i + 1) * o for i, o in zip(dims[:-1], dims[1:], strict=True))
+        return ParamCount(network, 0, self.embedding.n_rows * self.dim_embedding)

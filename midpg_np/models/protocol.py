@@ -1,0 +1,78 @@
+"""What every model offers, so that one training loop, one checker and one report serve them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.batch import Batch
+from midpg_np.tree import Tree
+
+# Random numbers of one training step, by name, drawn on the host: for example {"partner": (B,)}.
+Draws = Mapping[str, Array]
+
+
+class ModelOutput(NamedTuple):
+    """Result of ``forward``; as ``d_output``, the adjoint of each of its parts.
+
+    Shapes
+    ------
+    logit : (B,)
+        Log-odds of a conversion.
+    auxiliary : dict of scalars
+        Further loss terms by name ("mi"), before weighting; empty at inference.
+    """
+
+    logit: Array
+    auxiliary: dict[str, Array]
+
+
+class ParamCount(NamedTuple):
+    """Number of parameters, embedding tables apart (models.md section 12 counts this way)."""
+
+    serving: int
+    training_only: int
+    embedding: int
+
+
+class Model(Protocol):
+    """A frozen configuration with a hand-written forward and backward pass.
+
+    ``forward`` with ``draws=None`` is inference; with a mapping (possibly empty) it is training.
+    ``frozen`` holds values that stand behind a stop-gradient at their base point, so that a
+    numerical check of ``forward`` differentiates what ``backward`` claims to be its derivative;
+    ``cache.detached`` lists them by name.
+    """
+
+    vocab_sizes: tuple[int, ...]
+    n_aware: int
+    n_scenarios: int
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Weight of each auxiliary term in the training loss."""
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw initial parameters, float64, on the host."""
+
+    def draw(self, rng: np.random.Generator, batch: Batch) -> Draws:
+        """Draw the random numbers of one training step, on the host."""
+
+    def forward(
+        self,
+        params: Tree,
+        batch: Batch,
+        *,
+        draws: Draws | None = None,
+        frozen: Mapping[str, Array] | None = None,
+    ) -> tuple[ModelOutput, Any]:
+        """Return the logits (and, in training, the auxiliary terms) and the cache."""
+
+    def backward(self, d_output: ModelOutput, cache: Any) -> Tree:
+        """Return the gradient of every parameter; ``embedding.table`` gets a ``RowGradient``."""
+
+    def count_params(self) -> ParamCount:
+        """Count the parameters."""

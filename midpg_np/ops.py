@@ -1,0 +1,196 @@
+"""Elementary operations, each a forward with its hand-written backward beside it.
+
+A forward returns ``(output, cache)``; its backward takes the adjoint of the output and the cache
+and returns the adjoint of every input.  All of them work on complex numbers as analytic functions
+(decide by the real part, transpose without conjugation), so that the complex step can
+differentiate them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from midpg_np.backend import Array, get_xp
+
+
+class AffineCache(NamedTuple):
+    """Inputs of an affine map."""
+
+    x: Array
+    W: Array
+
+
+def affine(x: Array, W: Array, b: Array) -> tuple[Array, AffineCache]:
+    """Affine map, row-vector convention: y = x W + b.
+
+    Backward (models.md 2.2): dx = dy W^T, dW = x^T dy, db = sum over the batch of dy.
+
+    Shapes
+    ------
+    x : (B, I)
+    W : (I, O)
+    b : (O,)
+    y : (B, O)
+    """
+    get_xp(x=x, W=W, b=b)
+    return x @ W + b, AffineCache(x, W)
+
+
+def affine_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array, Array]:
+    """Return ``dx, dW, db``."""
+    return dy @ cache.W.T, cache.x.T @ dy, dy.sum(axis=0)
+
+
+def identity(x: Array) -> tuple[Array, None]:
+    """y = x, for a layer without activation."""
+    return x, None
+
+
+def identity_backward(dy: Array, cache: None) -> Array:
+    """dx = dy."""
+    return dy
+
+
+def relu(x: Array) -> tuple[Array, Array]:
+    """y = max(x, 0), element by element.
+
+    Backward: dx = dy where x > 0, else 0; the derivative at the corner x = 0 is 0.
+    """
+    is_positive = x.real > 0
+    return x * is_positive, is_positive
+
+
+def relu_backward(dy: Array, is_positive: Array) -> Array:
+    """Return ``dx``."""
+    return dy * is_positive
+
+
+LEAK = 0.01
+
+
+def leaky_relu(x: Array) -> tuple[Array, Array]:
+    """y = x where x > 0, else x / 100; the derivative at the corner x = 0 is 1 / 100."""
+    xp = get_xp(x)
+    slope = xp.where(x.real > 0, 1.0, LEAK).astype(x.real.dtype)
+    return x * slope, slope
+
+
+def leaky_relu_backward(dy: Array, slope: Array) -> Array:
+    """Return ``dx``."""
+    return dy * slope
+
+
+def tanh(x: Array) -> tuple[Array, Array]:
+    """y = tanh(x).  Backward: dx = dy (1 - y^2)."""
+    y = get_xp(x).tanh(x)
+    return y, y
+
+
+def tanh_backward(dy: Array, y: Array) -> Array:
+    """Return ``dx``."""
+    return dy * (1.0 - y * y)
+
+
+def sigmoid(x: Array) -> tuple[Array, Array]:
+    """y = 1 / (1 + exp(-x)), computed as (1 + tanh(x / 2)) / 2.
+
+    Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
+    analytic, so the complex step sees through it.
+    """
+    y = 0.5 + 0.5 * get_xp(x).tanh(0.5 * x)
+    return y, y
+
+
+def sigmoid_backward(dy: Array, y: Array) -> Array:
+    """Return ``dx``."""
+    return dy * y * (1.0 - y)
+
+
+def softplus(x: Array) -> tuple[Array, Array]:
+    """y = log(1 + exp(x)), computed as max(x, 0) + log(1 + exp(-|x|)).
+
+    Backward: dx = dy sigmoid(x).
+    """
+    xp = get_xp(x)
+    is_positive = x.real > 0
+    minus_abs = xp.where(is_positive, -x, x)
+    return x * is_positive + xp.log1p(xp.exp(minus_abs)), x
+
+
+def softplus_backward(dy: Array, x: Array) -> Array:
+    """Return ``dx``."""
+    return dy * sigmoid(x)[0]
+
+
+def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    """y = x sigmoid(x).  Backward: dx = dy (s + y (1 - s)) with s = sigmoid(x)."""
+    s, _ = sigmoid(x)
+    y = x * s
+    return y, (s, y)
+
+
+def silu_backward(dy: Array, cache: tuple[Array, Array]) -> Array:
+    """Return ``dx``."""
+    s, y = cache
+    return dy * (s + y * (1.0 - s))
+
+
+def softmax(x: Array) -> tuple[Array, Array]:
+    """y = exp(x) / sum exp(x) along the last axis.
+
+    Backward (models.md 2.4): dx = y (dy - <y, dy>), row by row.  The largest entry is subtracted
+    first; that changes no value and prevents overflow.
+    """
+    shifted = x - x.real.max(axis=-1, keepdims=True)
+    e = get_xp(x).exp(shifted)
+    y = e / e.sum(axis=-1, keepdims=True)
+    return y, y
+
+
+def softmax_backward(dy: Array, y: Array) -> Array:
+    """Return ``dx``."""
+    return y * (dy - (y * dy).sum(axis=-1, keepdims=True))
+
+
+def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
+    """Join arrays along the last axis.  Backward: cut the adjoint at the same places."""
+    y = get_xp(*parts).concatenate(list(parts), axis=-1)
+    return y, tuple(part.shape[-1] for part in parts)
+
+
+def concat_backward(dy: Array, widths: tuple[int, ...]) -> list[Array]:
+    """Return one adjoint per part."""
+    return split(dy, widths)[0]
+
+
+def split(x: Array, widths: Sequence[int]) -> tuple[list[Array], None]:
+    """Cut the last axis into parts of the given widths.  Backward: join the adjoints."""
+    if sum(widths) != x.shape[-1]:
+        raise ValueError(f"widths {tuple(widths)} must add up to {x.shape[-1]}, the last axis.")
+    ends = [sum(widths[: i + 1]) for i in range(len(widths))]
+    return [x[..., end - width : end] for width, end in zip(widths, ends, strict=True)], None
+
+
+def split_backward(d_parts: Sequence[Array], cache: None) -> Array:
+    """Return ``dx``."""
+    return concat(d_parts)[0]
+
+
+class Activation(NamedTuple):
+    """An element-wise forward with its backward."""
+
+    forward: Callable[[Array], tuple[Array, object]]
+    backward: Callable[..., Array]
+
+
+# Add your own pair here to use it as the activation of any model.
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(relu, relu_backward),
+    "leaky_relu": Activation(leaky_relu, leaky_relu_backward),
+    "tanh": Activation(tanh, tanh_backward),
+    "sigmoid": Activation(sigmoid, sigmoid_backward),
+    "softplus": Activation(softplus, softplus_backward),
+    "silu": Activation(silu, silu_backward),
+    "identity": Activation(identity, identity_backward),
+}
