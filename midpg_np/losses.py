@@ -19,7 +19,7 @@ class CrossEntropyCache(NamedTuple):
 def cross_entropy(z: Array, y: Array) -> tuple[Array, CrossEntropyCache]:
     """Binary cross-entropy on logits: mean of softplus(z) - y z.
 
-    Backward (models.md 2.5): dz = (sigmoid(z) - y) / B.
+    Backward (equations.md 2.5): dz = (sigmoid(z) - y) / B.
 
     Shapes
     ------
@@ -40,7 +40,7 @@ def positive_cross_entropy(z: Array, y: Array) -> tuple[Array, CrossEntropyCache
     """Mean of -y log sigmoid(z): the cross-entropy as printed in the paper, for demonstration.
 
     It has no term for negatives, so a model that always says "yes" minimises it; see
-    models.md 3.8, row 13.  Backward: dz = -y (1 - sigmoid(z)) / B.
+    equations.md 3.8, row 13.  Backward: dz = -y (1 - sigmoid(z)) / B.
 
     Shapes
     ------
@@ -71,7 +71,7 @@ def jensen_shannon(t_pos: Array, t_neg: Array) -> tuple[Array, JensenShannonCach
     Jensen-Shannon (f-GAN) lower bound on the dependence of the two sides of a pair.  At t = 0 its
     value is 2 log 2.  The mean is over B pairs of each kind, not over 2B.
 
-    Backward (models.md 3.4): dt_pos = (sigmoid(t_pos) - 1) / B, dt_neg = sigmoid(t_neg) / B.
+    Backward (equations.md 3.4): dt_pos = (sigmoid(t_pos) - 1) / B, dt_neg = sigmoid(t_neg) / B.
 
     Shapes
     ------

@@ -24,7 +24,7 @@ class AffineCache(NamedTuple):
 def affine(x: Array, W: Array, b: Array) -> tuple[Array, AffineCache]:
     """Affine map, row-vector convention: y = x W + b.
 
-    Backward (models.md 2.2): dx = dy W^T, dW = x^T dy, db = sum over the batch of dy.
+    Backward (equations.md 2.2): dx = dy W^T, dW = x^T dy, db = sum over the batch of dy.
 
     Shapes
     ------
@@ -139,7 +139,7 @@ def silu_backward(dy: Array, cache: tuple[Array, Array]) -> Array:
 def softmax(x: Array) -> tuple[Array, Array]:
     """y = exp(x) / sum exp(x) along the last axis.
 
-    Backward (models.md 2.4): dx = y (dy - <y, dy>), row by row.  The largest entry is subtracted
+    Backward (equations.md 2.4): dx = y (dy - <y, dy>), row by row.  The largest entry is subtracted
     first; that changes no value and prevents overflow.
     """
     shifted = x - x.real.max(axis=-1, keepdims=True)

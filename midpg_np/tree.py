@@ -75,7 +75,7 @@ def tree_to_device(tree: Tree, device: str) -> Tree:
 
 
 def tree_size(tree: Tree) -> int:
-    """Number of scalars in the tree."""
+    """Count the scalars in the tree."""
     return sum(leaf.size for _, leaf in tree_items(tree))
 
 

@@ -81,7 +81,7 @@ class Embedding:
         return {"table": rng.normal(0.0, 0.01, size=(self.n_rows, self.dim))}
 
     def forward(self, params: Tree, codes: Array) -> tuple[Array, EmbeddingCache]:
-        """Look up and concatenate the embeddings of all fields (models.md 2.1).
+        """Look up and concatenate the embeddings of all fields (equations.md 2.1).
 
         Shapes
         ------

@@ -1,4 +1,4 @@
-"""Initial values, drawn on the host in float64 (models.md 2.6)."""
+"""Initial values, drawn on the host in float64 (equations.md 2.6)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class MLPCache(NamedTuple):
 
 @dataclass(frozen=True)
 class MLP:
-    """MLP(d_0 -> d_1 -> ... -> d_m) of models.md 2.2.
+    """MLP(d_0 -> d_1 -> ... -> d_m) of equations.md 2.2.
 
     Parameters
     ----------

@@ -1,10 +1,11 @@
-"""DNN: one network for all scenarios, the scenario being one more field (models.md 4)."""
+"""DNN: one network for all scenarios, the scenario being one more field (equations.md 4)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -102,5 +103,5 @@ class DNN:
     def count_params(self) -> ParamCount:
         """Sum of (inputs + 1) x outputs over the layers."""
         dims = self.mlp.dims
-        network = sum((i + 1) * o for i, o in zip(dims[:-1], dims[1:], strict=True))
+        network = sum((i + 1) * o for i, o in pairwise(dims))
         return ParamCount(network, 0, self.embedding.n_rows * self.dim_embedding)

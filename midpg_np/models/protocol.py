@@ -31,7 +31,7 @@ class ModelOutput(NamedTuple):
 
 
 class ParamCount(NamedTuple):
-    """Number of parameters, embedding tables apart (models.md section 12 counts this way)."""
+    """Number of parameters, embedding tables apart (equations.md section 12 counts this way)."""
 
     serving: int
     training_only: int
