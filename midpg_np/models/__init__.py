@@ -7,11 +7,25 @@ from difflib import get_close_matches
 from typing import Any
 
 from midpg_np.models.dnn import DNN
+from midpg_np.models.dpg import DPG
+from midpg_np.models.midpg import MIDPG
 from midpg_np.models.protocol import Draws, Model, ModelOutput, ParamCount
 
-MODELS: dict[str, type] = {"dnn": DNN}
+MODELS: dict[str, type] = {"dnn": DNN, "dpg": DPG, "midpg": MIDPG}
 
-__all__ = ["DNN", "MODELS", "Draws", "Model", "ModelOutput", "ParamCount", "make_model"]
+__all__ = [
+    "DNN",
+    "DPG",
+    "MIDPG",
+    "MODELS",
+    "Draws",
+    "Model",
+    "ModelOutput",
+    "ParamCount",
+    "make_model",
+    "model_config",
+    "model_name",
+]
 
 
 def _closest(name: str, known: list[str]) -> str:

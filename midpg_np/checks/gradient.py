@@ -1,0 +1,208 @@
+"""Compare a hand-written backward with numerical derivatives of its forward, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from midpg_np.checks.case import Case, Linearised, linearise, shift_from_kinks
+from midpg_np.checks.numeric import (
+    Index,
+    central_difference,
+    complex_step,
+    directional_complex_step,
+    gradient_at,
+)
+from midpg_np.tree import tree_flatten
+
+COMPLEX_TOLERANCE = 1e-12  # times the largest entry of the block
+DIFFERENCE_TOLERANCE = 1e-7  # times max(1, largest entry of the block)
+SMALL_BLOCK = 1e-3  # a block far below the largest one is measured against this share of it
+
+
+class GradientMismatchError(AssertionError):
+    """A backward pass does not return the gradient of its forward pass."""
+
+
+class BlockResult(NamedTuple):
+    """Errors of one array's gradient: relative for the complex step, absolute for differences."""
+
+    path: str
+    n_entries: int
+    complex_error: float
+    difference_error: float | None
+    failure: str | None
+
+
+class GradientReport(NamedTuple):
+    """Result of a check, block by block."""
+
+    name: str
+    blocks: tuple[BlockResult, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every block passed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[str]:
+        """One line per block that failed."""
+        return [block.failure for block in self.blocks if block.failure]
+
+    @property
+    def n_entries(self) -> int:
+        """Number of entries checked."""
+        return sum(block.n_entries for block in self.blocks)
+
+    @property
+    def complex_error(self) -> float:
+        """Largest relative error against the complex step."""
+        return max((block.complex_error for block in self.blocks), default=0.0)
+
+    @property
+    def difference_error(self) -> float | None:
+        """Largest absolute error against differences; None if they were not taken."""
+        errors = [b.difference_error for b in self.blocks if b.difference_error is not None]
+        return max(errors, default=None)
+
+    def raise_if_wrong(self) -> None:
+        """Raise ``GradientMismatchError`` with one line per failing block."""
+        if not self.ok:
+            raise GradientMismatchError(f"{self.name}: " + "; ".join(self.failures))
+
+
+def _describe(path: str, index: Index) -> str:
+    return f"d/d{path}[{', '.join(map(str, index))}]" if index else f"d/d{path}"
+
+
+def _failure(
+    path: str, indices: list[Index], backward: Any, numeric: Any, limit: float, witness: str
+) -> str | None:
+    errors = np.abs(backward - numeric)
+    is_wrong = ~(errors <= limit)  # a NaN is wrong
+    if not is_wrong.any():
+        return None
+    worst = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
+    return (
+        f"{_describe(path, indices[worst])}: backward gives {backward[worst]:+.2e}, {witness} "
+        f"gives {numeric[worst]:+.2e} ({is_wrong.sum()} of {len(errors)} entries differ by more "
+        f"than {limit:.1e})"
+    )
+
+
+def _structure_failures(inputs: dict[str, Any], grads: dict[str, Any]) -> Iterator[BlockResult]:
+    for path in inputs.keys() ^ grads.keys():
+        what = "has no gradient" if path in inputs else "is not an input, yet has a gradient"
+        yield BlockResult(path, 0, float("inf"), None, f"d/d{path}: {path} {what}")
+    for path in inputs.keys() & grads.keys():
+        want, got = inputs[path], grads[path]
+        if want.shape != np.shape(got) or want.dtype != got.dtype:
+            failure = (
+                f"d/d{path}: expected shape {want.shape} and dtype {want.dtype}; "
+                f"got {np.shape(got)} and {got.dtype}"
+            )
+            yield BlockResult(path, 0, float("inf"), None, failure)
+
+
+def check_gradients(
+    case: Case,
+    rng: np.random.Generator,
+    *,
+    differences: bool = True,
+    max_entries: int | None = None,
+) -> GradientReport:
+    """Check every entry (or up to ``max_entries`` random ones per array) of every gradient.
+
+    The complex step must agree to 1e-12 of the largest entry of the array, 4th-order central
+    differences to 1e-7 of max(1, largest entry).
+
+    Parameters
+    ----------
+    case : Case
+        What to check; its biases are first shifted away from kinks.
+    rng : numpy.random.Generator
+        Draws the upstream gradient and the choice of entries.
+    differences : bool
+        Also ask the second, independent witness.
+    max_entries : int, optional
+        Entries per array; all of them if None.
+    """
+    linearised = linearise(shift_from_kinks(case), rng)
+    inputs, grads = tree_flatten(linearised.inputs), tree_flatten(linearised.grads)
+    broken = tuple(_structure_failures(inputs, grads))
+    if broken:
+        return GradientReport(case.name, broken)
+    chosen = {}
+    for path, leaf in inputs.items():
+        indices = list(np.ndindex(leaf.shape))
+        if max_entries is not None and len(indices) > max_entries:
+            picks = rng.choice(len(indices), max_entries, replace=False)
+            indices = [indices[i] for i in np.sort(picks)]
+        chosen[path] = indices
+    exact = {
+        path: gradient_at(complex_step, linearised.function, linearised.inputs, path, indices)
+        for path, indices in chosen.items()
+    }
+    largest = max((np.abs(values).max(initial=0.0) for values in exact.values()), default=0.0)
+    blocks = tuple(
+        _check_block(linearised, path, chosen[path], exact[path], largest, differences)
+        for path in inputs
+    )
+    return GradientReport(case.name, blocks)
+
+
+def _check_block(
+    linearised: Linearised,
+    path: str,
+    indices: list[Index],
+    exact: np.ndarray,
+    largest: float,
+    differences: bool,
+) -> BlockResult:
+    gradient = tree_flatten(linearised.grads)[path]
+    backward = np.array([gradient[index] for index in indices])
+    scale = max(np.abs(exact).max(initial=0.0), SMALL_BLOCK * largest)
+    limit = COMPLEX_TOLERANCE * scale
+    failure = _failure(path, indices, backward, exact, limit, "complex step")
+    complex_error = float(np.abs(backward - exact).max(initial=0.0) / scale) if scale else 0.0
+    difference_error = None
+    if differences:
+        f, tree = linearised.function, linearised.inputs
+        numeric = gradient_at(central_difference, f, tree, path, indices)
+        limit = DIFFERENCE_TOLERANCE * max(1.0, np.abs(numeric).max(initial=0.0))
+        failure = failure or _failure(path, indices, backward, numeric, limit, "differences")
+        difference_error = float(np.abs(backward - numeric).max(initial=0.0))
+    return BlockResult(path, len(indices), complex_error, difference_error, failure)
+
+
+def check_directions(case: Case, rng: np.random.Generator) -> GradientReport:
+    """Check <gradient, direction> of every array for one random direction of +-1.
+
+    One forward pass per array: for models of full size, where checking every entry is too slow.
+    It says which array is wrong, but not which entry, and a single wrong entry in a large array
+    can hide behind the sum.
+    """
+    linearised = linearise(case, rng)
+    inputs, grads = tree_flatten(linearised.inputs), tree_flatten(linearised.grads)
+    broken = tuple(_structure_failures(inputs, grads))
+    if broken:
+        return GradientReport(case.name, broken)
+    blocks = []
+    for path, leaf in inputs.items():
+        direction = rng.choice([-1.0, 1.0], size=leaf.shape)
+        exact = directional_complex_step(linearised.function, linearised.inputs, path, direction)
+        backward = float((grads[path] * direction).sum())
+        # A sum of random signs is as large as the norm; measure against that, not against itself.
+        scale = max(float(np.linalg.norm(grads[path])), abs(exact))
+        error = abs(backward - exact) / scale if scale else 0.0
+        failure = None
+        if not error <= COMPLEX_TOLERANCE:
+            failure = (
+                f"d/d{path} along a random direction: backward gives {backward:+.2e}, complex "
+                f"step gives {exact:+.2e} (limit {COMPLEX_TOLERANCE * scale:.1e})"
+            )
+        blocks.append(BlockResult(path, leaf.size, error, None, failure))
+    return GradientReport(case.name, tuple(blocks))

@@ -1,0 +1,202 @@
+"""Discriminators T(e, q): a logit for "this context and this signal belong together".
+
+Each offers ``score`` for one kind of pair (the textbook) and ``score_pairs`` for matching and
+shuffled pairs at once, where one product with e and one with q serve both kinds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array, get_xp, scatter_add_rows
+from midpg_np.layers.initial import glorot_uniform
+from midpg_np.layers.mlp import MLP, MLPCache
+from midpg_np.ops import ACTIVATIONS, concat, concat_backward
+from midpg_np.tree import Tree
+
+# (d_e, d_q, gradients of the parameters)
+PairAdjoints = tuple[Array, Array, Tree]
+
+
+def _add_shuffled(d_direct: Array, d_shuffled: Array, partner: Array) -> Array:
+    """Adjoint of "x and x[partner] are both used": row b of the second goes to row partner[b]."""
+    total = d_direct.copy()
+    scatter_add_rows(total, partner, d_shuffled)
+    return total
+
+
+class MLPPairCache(NamedTuple):
+    """What ``score_pairs`` keeps; A (2B, v) is the first pre-activation, matching pairs on top."""
+
+    e: Array
+    q: Array
+    partner: Array
+    W_e: Array
+    W_q: Array
+    A: Array
+    activation: object
+    tail: MLPCache | None
+
+
+@dataclass(frozen=True)
+class MLPDiscriminator:
+    """T = MLP([e, q]) with ReLU between the layers.
+
+    Parameters
+    ----------
+    dim_context, dim_signal : int
+        Widths of e and q.
+    hidden : tuple of int
+        Hidden widths; () is linear.
+    """
+
+    dim_context: int
+    dim_signal: int
+    hidden: tuple[int, ...] = (32,)
+
+    @cached_property
+    def mlp(self) -> MLP:
+        """The network on the concatenation."""
+        return MLP((self.dim_context + self.dim_signal, *self.hidden, 1))
+
+    @cached_property
+    def tail(self) -> MLP:
+        """The network behind its first affine map."""
+        return MLP(self.mlp.dims[1:])
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw Glorot kernels and zero biases."""
+        return self.mlp.init(rng)
+
+    def score(self, params: Tree, e: Array, q: Array) -> tuple[Array, MLPCache]:
+        """Return the logits t (B,) of pairs (e_b, q_b)."""
+        t, cache = self.mlp.forward(params, concat([e, q])[0])
+        return t[:, 0], cache
+
+    def score_backward(self, dt: Array, cache: MLPCache) -> PairAdjoints:
+        """Return ``d_e, d_q`` and the gradients."""
+        d_eq, grads = self.mlp.backward(dt[:, None], cache)
+        d_e, d_q = concat_backward(d_eq, (self.dim_context, self.dim_signal))
+        return d_e, d_q, grads
+
+    def score_pairs(
+        self, params: Tree, e: Array, q: Array, partner: Array
+    ) -> tuple[Array, Array, MLPPairCache]:
+        """Return t_pos of (e_b, q_b) and t_neg of (e_partner(b), q_b), each (B,).
+
+        With W = [W_e; W_q] the first pre-activations are e_b W_e + (q_b W_q + b) and
+        e_partner(b) W_e + (q_b W_q + b): two products in place of four.
+        """
+        W = params["layer_1"]["W"]
+        W_e, W_q = W[: self.dim_context], W[self.dim_context :]
+        a_e = e @ W_e
+        a_q = q @ W_q + params["layer_1"]["b"]
+        A = get_xp(a_e=a_e, a_q=a_q).concatenate([a_e + a_q, a_e[partner] + a_q])
+        if self.hidden:
+            H, c_activation = ACTIVATIONS[self.mlp.activation].forward(A)
+            tail_params = {
+                tail_name: params[name]
+                for tail_name, name in zip(
+                    self.tail.layer_names, self.mlp.layer_names[1:], strict=True
+                )
+            }
+            t, c_tail = self.tail.forward(tail_params, H)
+        else:
+            t, c_activation, c_tail = A, None, None
+        n_rows = e.shape[0]
+        cache = MLPPairCache(e, q, partner, W_e, W_q, A, c_activation, c_tail)
+        return t[:n_rows, 0], t[n_rows:, 0], cache
+
+    def score_pairs_backward(self, dt_pos: Array, dt_neg: Array, c: MLPPairCache) -> PairAdjoints:
+        """Return ``d_e, d_q`` and the gradients."""
+        xp = get_xp(dt_pos=dt_pos, dt_neg=dt_neg)
+        dA = xp.concatenate([dt_pos, dt_neg])[:, None]
+        grads: Tree = {}
+        if self.hidden:
+            dH, g_tail = self.tail.backward(dA, c.tail)
+            dA = ACTIVATIONS[self.mlp.activation].backward(dH, c.activation)
+            grads = dict(zip(self.mlp.layer_names[1:], g_tail.values(), strict=True))
+        dA_pos, dA_neg = dA[: len(dt_pos)], dA[len(dt_pos) :]
+        da_q = dA_pos + dA_neg
+        da_e = _add_shuffled(dA_pos, dA_neg, c.partner)
+        dW = xp.concatenate([c.e.T @ da_e, c.q.T @ da_q])
+        first = {"layer_1": {"W": dW, "b": da_q.sum(axis=0)}}
+        return da_e @ c.W_e.T, da_q @ c.W_q.T, first | grads
+
+    def kinks(self, c: MLPPairCache) -> dict[str, Array]:
+        """Pre-activations by the path of the bias that shifts them."""
+        if c.tail is None:
+            return {}
+        inner = self.tail.kinks(c.tail).values()
+        names = self.mlp.layer_names[:-1]
+        return {f"{name}.b": A for name, A in zip(names, (c.A, *inner), strict=True)}
+
+
+class BilinearPairCache(NamedTuple):
+    """Inputs, M (d_e, d_q) and the projected context y = e M (B, d_q)."""
+
+    e: Array
+    q: Array
+    partner: Array
+    M: Array
+    y: Array
+
+
+@dataclass(frozen=True)
+class BilinearDiscriminator:
+    """T = e M q^T + b.
+
+    Parameters
+    ----------
+    dim_context, dim_signal : int
+        Widths of e and q.
+    """
+
+    dim_context: int
+    dim_signal: int
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw a Glorot M (d_e, d_q) and a zero bias."""
+        return {"M": glorot_uniform(rng, self.dim_context, self.dim_signal), "b": np.zeros(1)}
+
+    def score(self, params: Tree, e: Array, q: Array) -> tuple[Array, tuple[Array, ...]]:
+        """Return the logits t (B,) of pairs (e_b, q_b)."""
+        M = params["M"]
+        t = get_xp(e=e, q=q, M=M).einsum("bi,ij,bj->b", e, M, q) + params["b"]
+        return t, (e, q, M)
+
+    def score_backward(self, dt: Array, cache: tuple[Array, ...]) -> PairAdjoints:
+        """Return ``d_e, d_q`` and the gradients."""
+        e, q, M = cache
+        dt = dt[:, None]
+        dM = e.T @ (dt * q)
+        return dt * (q @ M.T), dt * (e @ M), {"M": dM, "b": dt.sum(axis=0)}
+
+    def score_pairs(
+        self, params: Tree, e: Array, q: Array, partner: Array
+    ) -> tuple[Array, Array, BilinearPairCache]:
+        """Return t_pos of (e_b, q_b) and t_neg of (e_partner(b), q_b), each (B,)."""
+        y = e @ params["M"]
+        t_pos = (y * q).sum(axis=1) + params["b"]
+        t_neg = (y[partner] * q).sum(axis=1) + params["b"]
+        return t_pos, t_neg, BilinearPairCache(e, q, partner, params["M"], y)
+
+    def score_pairs_backward(
+        self, dt_pos: Array, dt_neg: Array, c: BilinearPairCache
+    ) -> PairAdjoints:
+        """Return ``d_e, d_q`` and the gradients."""
+        dt_pos, dt_neg = dt_pos[:, None], dt_neg[:, None]
+        dy = _add_shuffled(dt_pos * c.q, dt_neg * c.q, c.partner)
+        dq = dt_pos * c.y + dt_neg * c.y[c.partner]
+        return dy @ c.M.T, dq, {"M": c.e.T @ dy, "b": (dt_pos + dt_neg).sum(axis=0)}
+
+    def kinks(self, c: BilinearPairCache) -> dict[str, Array]:
+        """Return no kinks: this score is smooth."""
+        return {}
+
+
+DISCRIMINATORS: dict[str, type] = {"mlp": MLPDiscriminator, "bilinear": BilinearDiscriminator}

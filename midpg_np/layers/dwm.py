@@ -1,0 +1,240 @@
+"""The auxiliary network (DWM): generates the core Q of the weighting matrix, per sample.
+
+Four variants (equations.md 3.2); R is the row factor (d_r, d_k), C the column factor (d_k, d_c):
+
+======= ============================ ==============================
+variant P                            learned globally
+======= ============================ ==============================
+non     generated as a whole         -
+rc      R generated, C generated     -
+r       R generated                  C_share
+c       C generated                  R_share
+======= ============================ ==============================
+
+Q = gain * sigmoid(P), and P = R C for all but ``non``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.layers.initial import glorot_uniform
+from midpg_np.layers.mlp import MLP, MLPCache
+from midpg_np.ops import concat, sigmoid, sigmoid_backward
+from midpg_np.ops import split as split_columns
+from midpg_np.tree import Tree
+
+VARIANTS = ("non", "rc", "r", "c")
+GENERATORS = {
+    "non": ("core_generator",),
+    "rc": ("row_generator", "column_generator"),
+    "r": ("row_generator",),
+    "c": ("column_generator",),
+}
+
+
+class WeightingCache(NamedTuple):
+    """Intermediates; R and C are None for ``non``, shared factors have no batch axis.
+
+    Shapes
+    ------
+    R : (B, d_r, d_k) or (d_r, d_k)
+    C : (B, d_k, d_c) or (d_k, d_c)
+    P : (B, d_r, d_c)
+    Q : (B, d_r, d_c)
+    generated : (B, dim_generated)
+        The generated factors, flattened: what ``disc_input="factors"`` shows the discriminator.
+    """
+
+    generators: dict[str, MLPCache]
+    R: Array | None
+    C: Array | None
+    P: Array
+    Q: Array
+    generated: Array
+
+
+@dataclass(frozen=True)
+class DynamicWeighting:
+    """U (B, dim_in) -> core Q (B, d_r, d_c).
+
+    Parameters
+    ----------
+    dim_in : int
+        Width of U, the input of the generators.
+    d_r, d_c : int
+        Size of the core.
+    d_k : int
+        Rank of the product R C; ignored by ``non``.
+    variant : str
+        "non", "rc", "r" or "c".
+    hidden : tuple of int
+        Hidden widths of each generator; () is a linear map.
+    gain : float
+        Q lies in (0, gain).
+    sigmoid_on : str
+        "product": Q = gain sigmoid(R C).  "factors": Q = gain sigmoid(R) sigmoid(C); for ``non``
+        the two are the same.
+    shared_init : str
+        "normal": N(0, 1 / d_k); "glorot".  Not zero: that would block the other factor's gradient.
+    """
+
+    dim_in: int
+    d_r: int
+    d_c: int
+    d_k: int = 1
+    variant: str = "r"
+    hidden: tuple[int, ...] = (32,)
+    gain: float = 1.0
+    sigmoid_on: str = "product"
+    shared_init: str = "normal"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("variant", self.variant, VARIANTS),
+            ("sigmoid_on", self.sigmoid_on, ("product", "factors")),
+            ("shared_init", self.shared_init, ("normal", "glorot")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}; got {value!r}.")
+        if self.d_k < 1:
+            raise ValueError(f"d_k must be at least 1; got {self.d_k}.")
+        if self.variant != "non" and self.d_k > min(self.d_r, self.d_c):
+            warnings.warn(
+                f"d_k = {self.d_k} exceeds min(d_r, d_c) = {min(self.d_r, self.d_c)}: a larger "
+                "d_k cannot raise the rank of the core, it only costs parameters.",
+                stacklevel=3,
+            )
+
+    @property
+    def generated_widths(self) -> dict[str, int]:
+        """Output width of each generator, by name."""
+        widths = {
+            "core_generator": self.d_r * self.d_c,
+            "row_generator": self.d_r * self.d_k,
+            "column_generator": self.d_k * self.d_c,
+        }
+        return {name: widths[name] for name in GENERATORS[self.variant]}
+
+    @cached_property
+    def generators(self) -> dict[str, MLP]:
+        """The generator networks, by name."""
+        return {
+            name: MLP((self.dim_in, *self.hidden, width))
+            for name, width in self.generated_widths.items()
+        }
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw the generators and the shared factor, if there is one."""
+        params: Tree = {name: mlp.init(rng) for name, mlp in self.generators.items()}
+        if self.variant == "r":
+            params["C_share"] = self._init_shared(rng, self.d_k, self.d_c)
+        if self.variant == "c":
+            params["R_share"] = self._init_shared(rng, self.d_r, self.d_k)
+        return params
+
+    def _init_shared(self, rng: np.random.Generator, dim_in: int, dim_out: int) -> np.ndarray:
+        if self.shared_init == "glorot":
+            return glorot_uniform(rng, dim_in, dim_out)
+        return rng.normal(0.0, self.d_k**-0.5, size=(dim_in, dim_out))
+
+    def forward(self, params: Tree, U: Array) -> tuple[Array, WeightingCache]:
+        """Return the core.
+
+        Shapes
+        ------
+        U : (B, dim_in)
+        Q : (B, d_r, d_c)
+        """
+        outputs, caches = {}, {}
+        for name, mlp in self.generators.items():
+            outputs[name], caches[name] = mlp.forward(params[name], U)
+        generated, _ = concat(list(outputs.values()))
+        if self.variant == "non":
+            P = outputs["core_generator"].reshape(-1, self.d_r, self.d_c)
+            Q = self.gain * sigmoid(P)[0]
+            return Q, WeightingCache(caches, None, None, P, Q, generated)
+        if "row_generator" in outputs:
+            R = outputs["row_generator"].reshape(-1, self.d_r, self.d_k)
+        else:
+            R = params["R_share"]
+        if "column_generator" in outputs:
+            C = outputs["column_generator"].reshape(-1, self.d_k, self.d_c)
+        else:
+            C = params["C_share"]
+        if self.sigmoid_on == "factors":
+            P = sigmoid(R)[0] @ sigmoid(C)[0]
+            Q = self.gain * P
+        else:
+            P = R @ C
+            Q = self.gain * sigmoid(P)[0]
+        return Q, WeightingCache(caches, R, C, P, Q, generated)
+
+    def backward(
+        self, dQ: Array, cache: WeightingCache, d_generated: Array | None = None
+    ) -> tuple[Array, Tree]:
+        """Return ``dU`` and the gradients (equations.md 3.4).
+
+        Parameters
+        ----------
+        dQ : (B, d_r, d_c)
+        cache : WeightingCache
+        d_generated : (B, dim_generated), optional
+            Adjoint of ``cache.generated`` from a discriminator that reads the factors.
+        """
+        d_outputs, g_shared = self._factor_adjoints(dQ, cache)
+        if d_generated is not None:
+            parts, _ = split_columns(d_generated, list(self.generated_widths.values()))
+            for name, part in zip(self.generators, parts, strict=True):
+                d_outputs[name] = d_outputs[name] + part
+        dU: Array = 0.0
+        grads: Tree = {}
+        for name, mlp in self.generators.items():
+            dU_generator, grads[name] = mlp.backward(d_outputs[name], cache.generators[name])
+            dU = dU + dU_generator
+        return dU, grads | g_shared
+
+    def kinks(self, cache: WeightingCache) -> dict[str, Array]:
+        """Pre-activations by the path of the bias that shifts them."""
+        return {
+            f"{name}.{path}": A
+            for name, mlp in self.generators.items()
+            for path, A in mlp.kinks(cache.generators[name]).items()
+        }
+
+    def _factor_adjoints(self, dQ: Array, cache: WeightingCache) -> tuple[dict[str, Array], Tree]:
+        """Return the adjoint of each generator's output and the gradient of the shared factor."""
+        n_rows = dQ.shape[0]
+        if self.variant == "non":
+            dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
+            return {"core_generator": dP.reshape(n_rows, -1)}, {}
+        dR, dC = self._product_adjoints(dQ, cache)
+        d_outputs: dict[str, Array] = {}
+        g_shared: Tree = {}
+        if "row_generator" in self.generators:
+            d_outputs["row_generator"] = dR.reshape(n_rows, -1)
+        else:
+            g_shared["R_share"] = dR.sum(axis=0)
+        if "column_generator" in self.generators:
+            d_outputs["column_generator"] = dC.reshape(n_rows, -1)
+        else:
+            g_shared["C_share"] = dC.sum(axis=0)
+        return d_outputs, g_shared
+
+    def _product_adjoints(self, dQ: Array, cache: WeightingCache) -> tuple[Array, Array]:
+        """Return dR = dP C^T and dC = R^T dP per sample, through the sigmoid where it sits."""
+        R, C = cache.R, cache.C
+        if self.sigmoid_on == "factors":
+            dP = dQ * self.gain
+            R, C = sigmoid(R)[0], sigmoid(C)[0]
+            dR = sigmoid_backward(dP @ C.swapaxes(-1, -2), R)
+            dC = sigmoid_backward(R.swapaxes(-1, -2) @ dP, C)
+            return dR, dC
+        dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
+        return dP @ C.swapaxes(-1, -2), R.swapaxes(-1, -2) @ dP

@@ -1,0 +1,176 @@
+"""A layer whose weights are modulated per sample: generate the core, weight W with it, add b."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.layers.dwm import DynamicWeighting, WeightingCache
+from midpg_np.layers.initial import glorot_uniform
+from midpg_np.layers.modulated import FORMS, Form, cheaper_form
+from midpg_np.layers.repeat import REPEAT_MODES, merge_axis, split_axis
+from midpg_np.tree import Tree
+
+W_LAYOUTS = ("in_out", "out_in")
+
+
+def divisors(width: int) -> list[int]:
+    """Return the divisors of a width, ascending."""
+    return [d for d in range(1, width + 1) if width % d == 0]
+
+
+def check_divides(name: str, value: int, width_name: str, width: int) -> None:
+    """Raise ValueError, listing what would do, unless ``value`` divides ``width``."""
+    if value < 1 or width % value:
+        raise ValueError(
+            f"{name} = {value} must divide {width_name} = {width}; "
+            f"choose one of {', '.join(map(str, divisors(width)))}."
+        )
+
+
+class BiasCache(NamedTuple):
+    """Column mean of the core (B, d_c) and the bias in column groups (d_c, f_c)."""
+
+    mean: Array
+    b: Array
+    d_r: int
+    mode: str
+
+
+def modulated_bias(b: Array, Q: Array, mode: str) -> tuple[Array, BiasCache]:
+    """Bias weighted with the mean of its column of S: (1/d_m sum_i S_b,ij) b_j.
+
+    All core rows are copied equally often, so the mean over rows of S is the mean over core rows.
+
+    Shapes
+    ------
+    b : (d_n,)
+    Q : (B, d_r, d_c)
+    beta : (B, d_n)
+    """
+    _, d_r, d_c = Q.shape
+    b_c = split_axis(b, 0, d_c, mode)
+    mean = Q.mean(axis=1)
+    return merge_axis(mean[:, :, None] * b_c, 1, mode), BiasCache(mean, b_c, d_r, mode)
+
+
+def modulated_bias_backward(d_beta: Array, cache: BiasCache) -> tuple[Array, Array]:
+    """Return ``db`` (d_n,) and ``dQ`` as (B, 1, d_c), the same for every core row."""
+    mean, b_c, d_r, mode = cache
+    d_beta_c = split_axis(d_beta, 1, b_c.shape[0], mode)
+    db = merge_axis((mean[:, :, None] * d_beta_c).sum(axis=0), 0, mode)
+    d_mean = (d_beta_c * b_c).sum(axis=2)
+    return db, d_mean[:, None, :] / d_r
+
+
+class ModulatedLayerCache(NamedTuple):
+    """U (B, dim_u), the core Q (B, d_r, d_c) inside ``weighting``, A (B, dim_out)."""
+
+    U: Array
+    weighting: WeightingCache
+    product: Any
+    bias: BiasCache | None
+    A: Array
+
+
+@dataclass(frozen=True)
+class ModulatedLayer:
+    """A_b = (psi(Q_b) * W)^T H_b + b with Q_b generated from U_b (equations.md 3.2).
+
+    Parameters
+    ----------
+    dim_in, dim_out : int
+        Width of the layer's input and output.
+    weighting : DynamicWeighting
+        Generator of the core; its d_r and d_c must divide the rows and columns of W.
+    repeat_mode : str
+        "block" or "tile".
+    w_layout : str
+        "in_out": W is (dim_in, dim_out), so d_m = dim_in, d_n = dim_out.  "out_in": W is
+        (dim_out, dim_in), which swaps the meaning of row- and column-wise.
+    modulate_bias : bool
+        Weight b_j with the mean of column j of S.
+    form : str
+        "grouped" (the cheaper of "row" and "column"), "row", "column" or "textbook".
+    """
+
+    dim_in: int
+    dim_out: int
+    weighting: DynamicWeighting
+    repeat_mode: str = "block"
+    w_layout: str = "in_out"
+    modulate_bias: bool = False
+    form: str = "grouped"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("repeat_mode", self.repeat_mode, REPEAT_MODES),
+            ("w_layout", self.w_layout, W_LAYOUTS),
+            ("form", self.form, ("grouped", *FORMS)),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}; got {value!r}.")
+        d_m, d_n = self.w_shape
+        check_divides("d_r", self.weighting.d_r, "d_m", d_m)
+        check_divides("d_c", self.weighting.d_c, "d_n", d_n)
+
+    @property
+    def w_shape(self) -> tuple[int, int]:
+        """Shape (d_m, d_n) of W and of S."""
+        in_out = self.w_layout == "in_out"
+        return (self.dim_in, self.dim_out) if in_out else (self.dim_out, self.dim_in)
+
+    @cached_property
+    def _form(self) -> Form:
+        if self.form != "grouped":
+            return FORMS[self.form]
+        d_r, d_c = self.weighting.d_r, self.weighting.d_c
+        if self.w_layout == "out_in":
+            d_r, d_c = d_c, d_r
+        return FORMS[cheaper_form(self.dim_in, self.dim_out, d_r, d_c)]
+
+    def _as_in_out(self, matrix: Array) -> Array:
+        """W or Q with inputs before outputs; its own inverse."""
+        return matrix if self.w_layout == "in_out" else matrix.swapaxes(-1, -2)
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw W, b and the generator."""
+        W = glorot_uniform(rng, *self.w_shape)
+        return {"W": W, "b": np.zeros(self.dim_out), "weighting": self.weighting.init(rng)}
+
+    def forward(self, params: Tree, H: Array, U: Array) -> tuple[Array, ModulatedLayerCache]:
+        """Return the pre-activation A.
+
+        Shapes
+        ------
+        H : (B, dim_in)
+        U : (B, dim_u)
+        A : (B, dim_out)
+        """
+        Q, c_weighting = self.weighting.forward(params["weighting"], U)
+        Q = self._as_in_out(Q)
+        W = self._as_in_out(params["W"])
+        product, c_product = self._form.forward(H, W, Q, self.repeat_mode)
+        bias, c_bias = params["b"], None
+        if self.modulate_bias:
+            bias, c_bias = modulated_bias(bias, Q, self.repeat_mode)
+        A = product + bias
+        return A, ModulatedLayerCache(U, c_weighting, c_product, c_bias, A)
+
+    def backward(self, dA: Array, cache: ModulatedLayerCache) -> tuple[Array, Array, Tree]:
+        """Return ``dH``, ``dQ`` (the core's adjoint from this product) and the gradients of W, b.
+
+        The core has a second reader in training, the discriminator, so its adjoints are added up
+        before ``weighting.backward`` runs; that is the caller's line.
+        """
+        dH, dW, dQ = self._form.backward(dA, cache.product)
+        if self.modulate_bias:
+            db, dQ_bias = modulated_bias_backward(dA, cache.bias)
+            dQ = dQ + dQ_bias
+        else:
+            db = dA.sum(axis=0)
+        return dH, self._as_in_out(dQ), {"W": self._as_in_out(dW), "b": db}

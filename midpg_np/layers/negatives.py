@@ -1,0 +1,58 @@
+"""Partners for the negative pairs of the regulariser: whose context e_aw meets whose core."""
+
+from __future__ import annotations
+
+import numpy as np
+
+NEGATIVES = ("permutation", "derangement", "other_scenario")
+
+
+def draw_partner(rng: np.random.Generator, scenario: np.ndarray, kind: str) -> np.ndarray:
+    """Return pi (B,): the negative pair of row b is (e_aw[pi[b]], Q[b]).
+
+    - "permutation": uniform over all permutations, fixed points and own scenario included; only
+      then are negatives draws from the product of the marginals, as the bound asks for.
+    - "derangement": uniform over permutations without a fixed point.
+    - "other_scenario": independent uniform draws among rows of another scenario (no permutation).
+
+    Raises
+    ------
+    ValueError
+        If the batch is too small: one row for a derangement, one scenario for "other_scenario".
+    """
+    if kind == "permutation":
+        return rng.permutation(len(scenario))
+    if kind == "derangement":
+        return _draw_derangement(rng, len(scenario))
+    return _draw_other_scenario(rng, scenario)
+
+
+def _draw_derangement(rng: np.random.Generator, n_rows: int) -> np.ndarray:
+    if n_rows < 2:
+        raise ValueError(
+            "negatives='derangement' needs at least 2 rows in a batch; got 1. "
+            "Use a larger batch or negatives='permutation'."
+        )
+    identity = np.arange(n_rows)
+    while True:  # a permutation has no fixed point with probability 1/e, so 2.7 draws on average
+        partner = rng.permutation(n_rows)
+        if not (partner == identity).any():
+            return partner
+
+
+def _draw_other_scenario(rng: np.random.Generator, scenario: np.ndarray) -> np.ndarray:
+    n_rows = len(scenario)
+    order = np.argsort(scenario, kind="stable")
+    sorted_scenario = scenario[order]
+    own_start = np.searchsorted(sorted_scenario, scenario, side="left")
+    own_end = np.searchsorted(sorted_scenario, scenario, side="right")
+    n_others = n_rows - (own_end - own_start)
+    if not n_others.all():
+        raise ValueError(
+            f"negatives='other_scenario' needs at least 2 scenarios in a batch; got {n_rows} rows "
+            f"of scenario {scenario[0]}. Use a larger batch or negatives='permutation'."
+        )
+    # Number the rows of other scenarios 0 ... n_others - 1 by skipping the own block.
+    position = rng.integers(0, n_others)
+    position = np.where(position < own_start, position, position + (own_end - own_start))
+    return order[position]

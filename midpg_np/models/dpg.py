@@ -1,0 +1,321 @@
+"""DPG: a network whose hidden layers are weighted per sample (equations.md 3.2, 3.4).
+
+MI-DPG without its regulariser: the serving path of MI-DPG is this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.batch import Batch
+from midpg_np.layers.dwm import DynamicWeighting, WeightingCache
+from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.initial import init_affine
+from midpg_np.layers.modulated_layer import ModulatedLayer, ModulatedLayerCache, check_divides
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.stop_gradient import StopGradient
+from midpg_np.ops import ACTIVATIONS, AffineCache, affine, affine_backward, concat, concat_backward
+from midpg_np.tree import Tree, tree_add, tree_size
+
+
+class DPGCache(NamedTuple):
+    """Intermediates of a forward pass.
+
+    Shapes
+    ------
+    X : (B, d_0)
+    E_aw : (B, d_aw)
+    H : (B, n_L)
+    """
+
+    X: Array
+    E_aw: Array
+    embedding: EmbeddingCache
+    layers: dict[str, ModulatedLayerCache]
+    activations: dict[str, Any]
+    H: Array
+    head: AffineCache | None
+    detached: dict[str, Array]
+
+
+class CoreAdjoint(NamedTuple):
+    """What a regulariser sends back to one weighting: adjoints of the core and of the factors.
+
+    ``to_input=False`` ends it at the generator's parameters: nothing reaches the generator's input.
+    """
+
+    d_core: Array | None
+    d_generated: Array | None
+    to_input: bool
+
+
+@dataclass(frozen=True)
+class DPG:
+    """H^{l+1} = act((psi(Q^l_b) * W^l)^T H^l_b + b^l), Q^l generated from U^l = [E_aw, H^l].
+
+    Parameters
+    ----------
+    vocab_sizes : tuple of int
+        Codes per field, scenario-aware fields first.
+    n_aware : int
+        Number of scenario-aware fields; their embeddings, side by side, are E_aw.
+    n_scenarios : int
+        Number of scenarios D.
+    dim_embedding : int
+        Width of each field's embedding.
+    hidden : tuple of int
+        Widths of the hidden layers; each is modulated.
+    activation : str
+        A name in ``ops.ACTIVATIONS``.
+    variant : str
+        "r", "c", "rc" or "non"; see ``layers.dwm``.
+    row_divisor, col_divisor : int
+        d_r = d_m / row_divisor, d_c = d_n / col_divisor.  Not used by "non" (d_r = d_m, d_c = d_n).
+    d_k : int
+        Rank of the core before the sigmoid.
+    generator_hidden : tuple of int
+        Hidden widths of each generator.
+    gain : float
+        S lies in (0, gain); 2 centres it at 1.
+    sigmoid_on, shared_init : str
+        See ``DynamicWeighting``.
+    repeat_mode, w_layout, modulate_bias, form
+        See ``ModulatedLayer``.
+    dwm_inputs : str
+        "both": U = [E_aw, H].  "aw_only": U = E_aw.
+    dedup_first : bool
+        Leave out the second copy of E_aw in the first layer's U = [E_aw, X], X = [E_aw, E_ag].
+    dwm_detach_h : bool
+        Stop the gradient from a generator to H.
+    modulate_output : bool
+        Modulate the output layer as well.
+    """
+
+    vocab_sizes: tuple[int, ...]
+    n_aware: int
+    n_scenarios: int
+    dim_embedding: int = 8
+    hidden: tuple[int, ...] = (128, 64, 32)
+    activation: str = "relu"
+    variant: str = "r"
+    row_divisor: int = 8
+    col_divisor: int = 8
+    d_k: int = 1
+    generator_hidden: tuple[int, ...] = (32,)
+    gain: float = 1.0
+    sigmoid_on: str = "product"
+    shared_init: str = "normal"
+    repeat_mode: str = "block"
+    w_layout: str = "in_out"
+    dwm_inputs: str = "both"
+    dedup_first: bool = False
+    dwm_detach_h: bool = False
+    modulate_output: bool = False
+    modulate_bias: bool = False
+    form: str = "grouped"
+
+    def __post_init__(self) -> None:
+        n_fields = len(self.vocab_sizes)
+        if not 1 <= self.n_aware <= n_fields:
+            raise ValueError(
+                f"n_aware must lie in [1, {n_fields}], the number of fields; got {self.n_aware}. "
+                "The weighting matrix needs at least one scenario-aware field."
+            )
+        if self.dwm_inputs not in ("both", "aw_only"):
+            raise ValueError(f"dwm_inputs must be 'both' or 'aw_only'; got {self.dwm_inputs!r}.")
+        _ = self.layers  # report widths that do not divide now, not at the first batch
+
+    @property
+    def dim_aware(self) -> int:
+        """Width d_aw of E_aw."""
+        return self.n_aware * self.dim_embedding
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Lookup of all fields."""
+        return Embedding(self.vocab_sizes, self.dim_embedding)
+
+    @cached_property
+    def layers(self) -> dict[str, ModulatedLayer]:
+        """Modulated layers by name, in order; "head" is among them if the output is modulated."""
+        widths = (len(self.vocab_sizes) * self.dim_embedding, *self.hidden)
+        names = [f"layer_{i}" for i in range(1, len(widths))]
+        shapes = dict(zip(names, pairwise(widths), strict=True))
+        if self.modulate_output:
+            shapes["head"] = (widths[-1], 1)
+        return {name: self._layer(name, *shape) for name, shape in shapes.items()}
+
+    def _layer(self, name: str, dim_in: int, dim_out: int) -> ModulatedLayer:
+        d_m, d_n = (dim_in, dim_out) if self.w_layout == "in_out" else (dim_out, dim_in)
+        weighting = DynamicWeighting(
+            dim_in=self.dim_aware + self._dim_h_part(name, dim_in),
+            d_r=self._core_size("row_divisor", self.row_divisor, f"d_m of {name}", d_m),
+            d_c=self._core_size("col_divisor", self.col_divisor, f"d_n of {name}", d_n),
+            d_k=self.d_k,
+            variant=self.variant,
+            hidden=self.generator_hidden,
+            gain=self.gain,
+            sigmoid_on=self.sigmoid_on,
+            shared_init=self.shared_init,
+        )
+        return ModulatedLayer(
+            dim_in,
+            dim_out,
+            weighting,
+            repeat_mode=self.repeat_mode,
+            w_layout=self.w_layout,
+            modulate_bias=self.modulate_bias,
+            form=self.form,
+        )
+
+    def _core_size(self, name: str, divisor: int, width_name: str, width: int) -> int:
+        if self.variant == "non" or width == 1:
+            return width
+        check_divides(name, divisor, width_name, width)
+        return width // divisor
+
+    def _dim_h_part(self, name: str, dim_in: int) -> int:
+        """Width of what a generator reads beside E_aw."""
+        if self.dwm_inputs == "aw_only":
+            return 0
+        return dim_in - self.dim_aware if self._is_deduplicated(name) else dim_in
+
+    def _is_deduplicated(self, name: str) -> bool:
+        return self.dedup_first and name == "layer_1"
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """No auxiliary loss."""
+        return {}
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw initial parameters."""
+        params: Tree = {"embedding": self.embedding.init(rng)}
+        params |= {name: layer.init(rng) for name, layer in self.layers.items()}
+        if not self.modulate_output:
+            params["head"] = init_affine(rng, self.hidden[-1], 1)
+        return params
+
+    def draw(self, rng: np.random.Generator, batch: Batch) -> Draws:
+        """Nothing is random in training."""
+        return {}
+
+    def forward(
+        self,
+        params: Tree,
+        batch: Batch,
+        *,
+        draws: Draws | None = None,
+        frozen: Mapping[str, Array] | None = None,
+    ) -> tuple[ModelOutput, Any]:
+        """Return the logits (B,) and the cache."""
+        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
+        E_aw = X[:, : self.dim_aware]
+        sg = StopGradient(frozen, {})
+        layers, activations = {}, {}
+        H = X
+        for name, layer in self.layers.items():
+            U = self._dwm_input(name, E_aw, H, sg)
+            A, layers[name] = layer.forward(params[name], H, U)
+            H, activations[name] = self._activation(name).forward(A)
+        z, c_head = H, None
+        if not self.modulate_output:
+            z, c_head = affine(H, **params["head"])
+        cache = DPGCache(X, E_aw, c_embedding, layers, activations, H, c_head, sg.detached)
+        return ModelOutput(z[:, 0], {}), cache
+
+    def backward(self, d_output: ModelOutput, cache: Any) -> Tree:
+        """Return the gradient of every parameter."""
+        return self._backward(d_output.logit, cache, {}, None)
+
+    def _backward(
+        self,
+        dz: Array,
+        cache: DPGCache,
+        d_cores: Mapping[str, CoreAdjoint],
+        dE_aw: Array | None,
+    ) -> Tree:
+        """Backward pass, given what a regulariser sends to the cores and to E_aw.
+
+        E_aw has up to four readers: the backbone's input, every generator, and the matching and
+        the shuffled pairs of the regulariser; ``dE_aw`` brings in the last two.
+        """
+        dH, g_head = dz[:, None], {}
+        if cache.head is not None:
+            dH, dW, db = affine_backward(dH, cache.head)
+            g_head = {"head": {"W": dW, "b": db}}
+        grads: Tree = {}
+        for name in reversed(self.layers):
+            layer, c = self.layers[name], cache.layers[name]
+            dA = self._activation(name).backward(dH, cache.activations[name])
+            dH, dQ, grads[name] = layer.backward(dA, c)
+            dU, grads[name]["weighting"] = _weighting_backward(
+                layer.weighting, dQ, c.weighting, d_cores.get(name)
+            )
+            dE_part, dH = self._dwm_input_backward(name, dU, dH)
+            dE_aw = dE_part if dE_aw is None else dE_aw + dE_part
+        dX, _ = concat([dH[:, : self.dim_aware] + dE_aw, dH[:, self.dim_aware :]])
+        g_embedding = {"embedding": self.embedding.backward(dX, cache.embedding)}
+        return g_embedding | {name: grads[name] for name in self.layers} | g_head
+
+    def _activation(self, name: str) -> Any:
+        return ACTIVATIONS["identity" if name == "head" else self.activation]
+
+    def _dwm_input(self, name: str, E_aw: Array, H: Array, sg: StopGradient) -> Array:
+        """U = [E_aw, what else the generator reads]."""
+        if self.dwm_inputs == "aw_only":
+            return E_aw
+        h_part = H[:, self.dim_aware :] if self._is_deduplicated(name) else H
+        if self.dwm_detach_h:
+            h_part = sg(f"{name}.h", h_part)
+        return concat([E_aw, h_part])[0]
+
+    def _dwm_input_backward(self, name: str, dU: Array, dH: Array) -> tuple[Array, Array]:
+        """Return the generator's share of ``dE_aw``, and ``dH`` with its share added."""
+        if self.dwm_inputs == "aw_only":
+            return dU, dH
+        dE_aw, dh_part = concat_backward(dU, (self.dim_aware, dU.shape[1] - self.dim_aware))
+        if self.dwm_detach_h:
+            return dE_aw, dH
+        if self._is_deduplicated(name):
+            dH_ag = dH[:, self.dim_aware :] + dh_part
+            return dE_aw, concat([dH[:, : self.dim_aware], dH_ag])[0]
+        return dE_aw, dH + dh_part
+
+    def kinks(self, cache: DPGCache) -> dict[str, Array]:
+        """Pre-activations by the path of the bias that shifts them, in order of computation."""
+        kinks = {}
+        for name, layer in self.layers.items():
+            c = cache.layers[name]
+            inner = layer.weighting.kinks(c.weighting)
+            kinks |= {f"{name}.weighting.{path}": A for path, A in inner.items()}
+            if name != "head":
+                kinks[f"{name}.b"] = c.A
+        return kinks
+
+    def count_params(self) -> ParamCount:
+        """Count by drawing: the tree is the truth."""
+        params = self.init(np.random.default_rng(0))
+        embedding = tree_size(params.pop("embedding"))
+        return ParamCount(tree_size(params), 0, embedding)
+
+
+def _weighting_backward(
+    weighting: DynamicWeighting, dQ: Array, cache: WeightingCache, extra: CoreAdjoint | None
+) -> tuple[Array, Tree]:
+    """Adjoint of a core with up to two readers: the modulated product and the regulariser."""
+    if extra is None:
+        return weighting.backward(dQ, cache)
+    dQ_extra = dQ * 0.0 if extra.d_core is None else extra.d_core
+    if extra.to_input:
+        return weighting.backward(dQ + dQ_extra, cache, extra.d_generated)
+    dU, grads = weighting.backward(dQ, cache)
+    _, g_extra = weighting.backward(dQ_extra, cache, extra.d_generated)
+    return dU, tree_add(grads, g_extra)
