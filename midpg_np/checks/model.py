@@ -31,18 +31,17 @@ def model_case(
     name: str | None = None,
 ) -> Case:
     """Case of one training step (or of inference, with ``draws=None``) of any model."""
-    from midpg_np.models.protocol import ModelOutput
-
-    terms: list[str] = []
+    outputs: list[Any] = []  # the last output, a template for its own adjoint
 
     def forward(params: Tree, frozen: Mapping[str, Array] | None) -> tuple[tuple[Array, ...], Any]:
         output, cache = model.forward(params, batch, draws=draws, frozen=frozen)
-        terms[:] = output.auxiliary
+        outputs[:] = [output]
         return (output.logit, *output.auxiliary.values()), cache
 
     def backward(d_outputs: tuple[Array, ...], cache: Any) -> Tree:
         d_logit, *d_terms = d_outputs
-        d_output = ModelOutput(d_logit, dict(zip(terms, d_terms, strict=True)))
+        d_auxiliary = dict(zip(outputs[0].auxiliary, d_terms, strict=True))
+        d_output = outputs[0]._replace(logit=d_logit, auxiliary=d_auxiliary)
         return dense_gradients(model.backward(d_output, cache))
 
     return Case(name or type(model).__name__, params, forward, backward, model.kinks)
