@@ -1,0 +1,1 @@
+"""Training: optimiser, loop, metrics, checkpoints and run folders."""

@@ -1,0 +1,83 @@
+"""Arithmetic of Adam on arrays of any shape, shared by its dense, whole-table and row forms.
+
+One step with gradient g, at step t (counted from 1):
+
+    m <- beta1 m + (1 - beta1) g
+    v <- beta2 v + (1 - beta2) g^2
+    p <- p - a_t m / (sqrt(v) + e_t),     a_t = lr sqrt(1 - beta2^t) / (1 - beta1^t)
+
+The two published places of epsilon differ in one scalar: e_t = eps (TensorFlow 1) or
+e_t = eps sqrt(1 - beta2^t) (everyone else: epsilon after the bias correction).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from midpg_np.backend import Array, get_xp
+
+# Elements per pass: parameter, moments, gradient and scratch of a block stay in the second-level
+# cache, which makes the step three times as fast on large tables.
+BLOCK = 16384
+FLUSH_EVERY = 64
+
+
+@lru_cache(maxsize=8)
+def _corrections(
+    lr: float, beta1: float, beta2: float, eps: float, eps_mode: str, n_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    # Python's ** on purpose: a vectorised power may round differently in its last lanes, and the
+    # row form must find here the very number that the whole-table form used.
+    bias1 = [1.0 - beta1**t for t in range(n_steps + 1)]
+    root2 = [math.sqrt(1.0 - beta2**t) for t in range(n_steps + 1)]
+    a = [0.0] + [lr * root2[t] / bias1[t] for t in range(1, n_steps + 1)]
+    e = [eps * root for root in root2] if eps_mode == "corrected" else [eps] * (n_steps + 1)
+    return np.array(a), np.array(e)
+
+
+def corrections(
+    lr: float, beta1: float, beta2: float, eps: float, eps_mode: str, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a_t and e_t for all t up to ``step`` or beyond, float64, indexed by t.
+
+    Shapes
+    ------
+    a, e : (T + 1,)
+        Where T < ``step`` both have reached their limits, and the last entry stands for the rest.
+    """
+    beta = max(beta1, beta2)
+    saturation = math.ceil(math.log(2.0**-54) / math.log(beta)) if beta > 0.0 else 1
+    n_steps = 4096
+    while n_steps < min(step, saturation):
+        n_steps *= 2
+    return _corrections(lr, beta1, beta2, eps, eps_mode, n_steps)
+
+
+def displace(m: Array, v: Array, a: float | Array, e: float | Array, out: Array) -> None:
+    """Write ``a m / (sqrt(v) + e)`` to ``out``; ``a`` and ``e`` are scalars or columns."""
+    xp = get_xp(m=m, v=v)
+    xp.sqrt(v, out=out)
+    out += e
+    xp.divide(m, out, out=out)
+    out *= a
+
+
+def flush(m: Array, v: Array) -> None:
+    """Set moments that approach the subnormal numbers to zero, in place.
+
+    A moment without gradient decays for ever: 0.9 times the smallest subnormal number rounds to
+    itself.  Arithmetic on subnormals is 40 times slower, and these values move no weight: in
+    float32 a flushed ``m`` is below 1e-31, so its step is below lr 1e-31 / eps.
+    """
+    xp = get_xp(m=m, v=v)
+    limits = np.finfo(m.dtype)
+    m *= xp.abs(m) >= float(limits.tiny) / float(limits.eps)
+    v *= v >= float(limits.tiny)
+
+
+def rows_per_block(xp: object, width: int) -> int:
+    """Rows of ``width`` elements to process at once; on a GPU all of them."""
+    return max(1, BLOCK // max(width, 1)) if xp is np else 2**62

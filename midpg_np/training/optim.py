@@ -1,0 +1,279 @@
+"""Optimisers: Adam for dense parameters and for embedding tables, behind one small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from midpg_np.backend import Array, get_xp, to_numpy
+from midpg_np.layers.embedding import RowGradient
+from midpg_np.training.adam_core import BLOCK, FLUSH_EVERY, corrections, displace, flush
+from midpg_np.training.row_adam import (
+    NEVER,
+    StepSizes,
+    TableMoments,
+    catch_up,
+    settle_table,
+    update_rows,
+    update_table,
+)
+from midpg_np.tree import Tree, tree_flatten, tree_items
+
+EPS_MODES = ("corrected", "tf1")
+TABLE_MODES = ("table", "rows")
+
+
+class Optimiser(Protocol):
+    """What the training loop asks of an optimiser; write your own with these six methods."""
+
+    def init(self, params: Tree, fixed: Collection[str] = ()) -> Any:
+        """Return the state before the first step; leaves whose path is in ``fixed`` stay put."""
+
+    def prepare(self, params: Tree, state: Any, rows: Mapping[str, Array]) -> None:
+        """Make the rows of tables (by path) that the next forward reads up to date, in place."""
+
+    def update(self, params: Tree, grads: Tree, state: Any) -> None:
+        """Take one step: change the arrays of ``params`` and ``state`` in place."""
+
+    def settle(self, params: Tree, state: Any) -> None:
+        """Make every parameter up to date, in place: before evaluation or export."""
+
+    def state_arrays(self, state: Any) -> dict[str, np.ndarray]:
+        """Return the whole state as host arrays by name, for a checkpoint."""
+
+    def restore(
+        self, params: Tree, arrays: Mapping[str, np.ndarray], fixed: Collection[str] = ()
+    ) -> Any:
+        """Inverse of ``state_arrays``, on the device of ``params``."""
+
+
+@dataclass
+class AdamState:
+    """Moments and the number of steps taken.
+
+    The moments of all dense parameters are one flat vector each, so that a step is a handful of
+    passes however many parameters there are; ``layout`` says which slice belongs to which path.
+    """
+
+    step: int
+    m: Array
+    v: Array
+    layout: dict[str, slice]
+    tables: dict[str, TableMoments]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba, 2015) with both places of epsilon and two exact forms for tables.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    beta1, beta2 : float
+        Decay of the moments; 0 <= beta1 <= beta2 < 1.
+    eps : float
+        Added to the root of the second moment; positive.
+    eps_mode : str
+        "corrected": after the bias correction (PyTorch, Keras); "tf1": before it (TensorFlow 1).
+    table_mode : str
+        "table": every row of a table moves at every step.  "rows": the same steps, computed for a
+        row when it is next read (``row_adam`` says what is exact); faster from some 10^5 rows.
+        Tables are the leaves whose last key is "table"; their gradients are ``RowGradient``.
+    """
+
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    eps_mode: str = "corrected"
+    table_mode: str = "table"
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0.0:
+            raise ValueError(f"lr must be positive; got {self.lr}.")
+        if not 0.0 <= self.beta1 <= self.beta2 < 1.0:
+            raise ValueError(
+                f"Adam needs 0 <= beta1 <= beta2 < 1; got beta1 = {self.beta1}, "
+                f"beta2 = {self.beta2}."
+            )
+        if not self.eps > 0.0:
+            raise ValueError(f"eps must be positive; got {self.eps}.")
+        if self.eps_mode not in EPS_MODES:
+            raise ValueError(f"eps_mode must be one of {EPS_MODES}; got {self.eps_mode!r}.")
+        if self.table_mode not in TABLE_MODES:
+            raise ValueError(f"table_mode must be one of {TABLE_MODES}; got {self.table_mode!r}.")
+
+    def init(self, params: Tree, fixed: Collection[str] = ()) -> AdamState:
+        """Return zero moments for every leaf of ``params`` whose path is not in ``fixed``.
+
+        Raises
+        ------
+        ValueError
+            If the leaves do not share one floating dtype.
+        """
+        leaves = {path: leaf for path, leaf in tree_items(params) if path not in fixed}
+        dtypes = {np.dtype(leaf.dtype) for leaf in leaves.values()}
+        if len(dtypes) != 1 or any(dtype.kind != "f" for dtype in dtypes):
+            raise ValueError(
+                f"trained parameters must share one floating dtype; got {sorted(map(str, dtypes))}."
+            )
+        xp, dtype = get_xp(**{"params": next(iter(leaves.values()))}), dtypes.pop()
+        layout, tables, end = {}, {}, 0
+        for path, leaf in leaves.items():
+            if path.split(".")[-1] == "table":
+                is_rows = self.table_mode == "rows"
+                last = np.full(leaf.shape[0], NEVER, dtype=np.int64) if is_rows else None
+                tables[path] = TableMoments(xp.zeros_like(leaf), xp.zeros_like(leaf), last)
+            else:
+                layout[path] = slice(end, end + leaf.size)
+                end += leaf.size
+        m, v = xp.zeros(end, dtype=dtype), xp.zeros(end, dtype=dtype)
+        return AdamState(0, m, v, layout, tables)
+
+    def _sizes(self, step: int) -> StepSizes:
+        a, e = corrections(self.lr, self.beta1, self.beta2, self.eps, self.eps_mode, step)
+        return StepSizes(self.beta1, self.beta2, a, e)
+
+    def prepare(self, params: Tree, state: AdamState, rows: Mapping[str, Array]) -> None:
+        """Replay the missed steps of rows about to be read; nothing to do in the table form.
+
+        Parameters
+        ----------
+        params, state
+            Changed in place.
+        rows : mapping of path to array of row numbers, any shape, on the host or the device
+            A table that is not named here is brought up to date as a whole.
+        """
+        if self.table_mode == "table" or state.step == 0:
+            return
+        leaves, sizes = tree_flatten(params), self._sizes(state.step)
+        for path, moments in state.tables.items():
+            if path in rows:
+                catch_up(leaves[path], moments, rows[path], sizes, state.step)
+            else:
+                settle_table(leaves[path], moments, sizes, state.step)
+
+    def settle(self, params: Tree, state: AdamState) -> None:
+        """Bring every row of every table up to date, in place."""
+        self.prepare(params, state, {})
+
+    def update(self, params: Tree, grads: Tree, state: AdamState) -> None:
+        """Take one step; the arrays of ``params`` and ``state`` change in place.
+
+        Parameters
+        ----------
+        grads : tree of arrays or ``RowGradient``
+            One leaf for every parameter that is not fixed.
+        """
+        leaves, gradients = tree_flatten(params), tree_flatten(grads)
+        for path in (*state.layout, *state.tables):
+            if path not in gradients:
+                raise ValueError(
+                    f"parameter {path} has no gradient; the model's backward lacks it."
+                )
+        state.step += 1
+        sizes = self._sizes(state.step)
+        if state.layout:
+            self._update_dense(leaves, gradients, state, sizes)
+        for path, moments in state.tables.items():
+            gradient = _as_rows(gradients[path], path, self.table_mode)
+            update = update_table if self.table_mode == "table" else update_rows
+            update(leaves[path], moments, gradient, sizes, state.step)
+
+    def _update_dense(
+        self,
+        leaves: dict[str, Array],
+        gradients: dict[str, Any],
+        state: AdamState,
+        sizes: StepSizes,
+    ) -> None:
+        xp = get_xp(m=state.m)
+        flat = [_as_array(gradients[path]).reshape(-1) for path in state.layout]
+        g = xp.concatenate(flat)
+        a, e = sizes.at(state.step)
+        size = BLOCK if xp is np else max(g.size, 1)
+        for start in range(0, g.size, size):
+            block = slice(start, start + size)
+            m, v, g_block = state.m[block], state.v[block], g[block]
+            scratch = (1.0 - self.beta1) * g_block
+            m *= self.beta1
+            m += scratch
+            xp.multiply(g_block, g_block, out=scratch)
+            scratch *= 1.0 - self.beta2
+            v *= self.beta2
+            v += scratch
+            displace(m, v, a, e, g_block)  # g becomes the displacement
+            if state.step % FLUSH_EVERY == 0:
+                flush(m, v)
+        for path, part in state.layout.items():
+            leaf = leaves[path]
+            leaf -= g[part].reshape(leaf.shape)
+
+    def state_arrays(self, state: AdamState) -> dict[str, np.ndarray]:
+        """Return step and moments: "step", "m.PATH", "v.PATH" and, by row, "last.PATH".
+
+        Rows that wait are saved as they wait: saving changes nothing.
+        """
+        arrays = {"step": np.asarray(state.step, dtype=np.int64)}
+        m, v = to_numpy(state.m), to_numpy(state.v)
+        for path, part in state.layout.items():
+            arrays[f"m.{path}"], arrays[f"v.{path}"] = m[part], v[part]
+        for path, moments in state.tables.items():
+            arrays[f"m.{path}"], arrays[f"v.{path}"] = to_numpy(moments.m), to_numpy(moments.v)
+            if moments.last is not None:
+                arrays[f"last.{path}"] = moments.last
+        return arrays
+
+    def restore(
+        self, params: Tree, arrays: Mapping[str, np.ndarray], fixed: Collection[str] = ()
+    ) -> AdamState:
+        """Return the state that ``state_arrays`` described.
+
+        Raises
+        ------
+        ValueError
+            If a moment is missing or has another size than its parameter.
+        """
+        state = self.init(params, fixed)
+        state.step = int(_find(arrays, "step", 1)[()])
+        for path, part in state.layout.items():
+            size = part.stop - part.start
+            for name, flat in (("m", state.m), ("v", state.v)):
+                stored = _find(arrays, f"{name}.{path}", size).reshape(-1)
+                flat[part] = get_xp(flat).asarray(stored)
+        for path, moments in state.tables.items():
+            for name, table in (("m", moments.m), ("v", moments.v)):
+                table[...] = get_xp(table).asarray(_find(arrays, f"{name}.{path}", table.size))
+            if moments.last is not None:
+                moments.last[...] = _find(arrays, f"last.{path}", moments.last.size)
+        return state
+
+
+def _as_array(gradient: Array | RowGradient) -> Array:
+    return gradient.dense() if isinstance(gradient, RowGradient) else gradient
+
+
+def _as_rows(gradient: Array | RowGradient, path: str, table_mode: str) -> RowGradient:
+    if isinstance(gradient, RowGradient):
+        return gradient
+    if table_mode == "rows":
+        raise ValueError(
+            f"table_mode 'rows' needs a RowGradient for {path}; got a whole table. "
+            "Return Embedding.backward, not backward_dense, or use table_mode 'table'."
+        )
+    ids = get_xp(gradient).arange(gradient.shape[0])
+    return RowGradient(ids, gradient, int(gradient.shape[0]))
+
+
+def _find(arrays: Mapping[str, np.ndarray], name: str, size: int) -> np.ndarray:
+    if name not in arrays:
+        raise ValueError(f"optimiser state lacks {name!r}; it was saved with other settings.")
+    if arrays[name].size != size:
+        raise ValueError(
+            f"optimiser state {name!r} has {arrays[name].size} entries; the parameter has {size}."
+        )
+    return arrays[name]

@@ -1,0 +1,284 @@
+"""The machinery behind ``fit``: steps, validations and checkpoints of one run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from midpg_np.data.batches import Dataset, iterate_batches
+from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.training.config import TrainConfig
+from midpg_np.training.evaluate import evaluate
+from midpg_np.training.optim import Optimiser
+from midpg_np.training.resume import (
+    RunState,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+    start_run,
+)
+from midpg_np.training.step import (
+    NonFiniteLossError,
+    StepResult,
+    draws_to_device,
+    first_bad_parameter,
+    first_non_finite,
+    host_batch,
+    rows_read,
+    training_step,
+)
+from midpg_np.tree import Tree, tree_copy, tree_to_device
+
+CHECKPOINT = "checkpoint.safetensors"
+HISTORY = "history.jsonl"
+# On a GPU reading a loss waits for the device, so losses are read in groups of this many steps.
+LOSSES_PER_READ = 32
+
+
+class Progress(NamedTuple):
+    """What ``progress`` is told after every step; ``record`` only after a validation."""
+
+    step: int
+    n_steps: int
+    epoch: int
+    record: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of ``fit``.
+
+    Parameters
+    ----------
+    params : tree
+        Parameters of the best validation (without validation: the last), NumPy.
+    history : list of dict
+        One record per validation: epoch, step, rows, train_loss and its terms, valid_auc,
+        valid_macro_auc, valid_logloss, is_best, seconds.
+    best_epoch, best_step : int
+        When the returned parameters were reached.
+    n_steps : int
+        Steps taken.
+    stopped_by : str
+        "epochs" or "patience".
+    seconds : float
+        Wall-clock time.
+    """
+
+    params: Tree
+    history: list[dict[str, Any]]
+    best_epoch: int
+    best_step: int
+    n_steps: int
+    stopped_by: str
+    seconds: float
+
+
+@dataclass
+class Trainer:
+    """One run of ``fit``; see there for the arguments."""
+
+    model: Any
+    train: Dataset
+    valid: Dataset | None
+    config: TrainConfig
+    optimiser: Optimiser
+    folder: Path | None
+    progress: Callable[[Progress], None] | None
+    # Losses of the last steps that are still on the device: (step, rows, losses).
+    pending: list[tuple[int, int, dict[str, Any]]] = field(default_factory=list)
+    last_result: StepResult | None = None
+    started: float = 0.0
+
+    def run(self, resume: bool) -> FitResult:
+        """Train to the end, from the start or from the checkpoint."""
+        config, path = self.config, self.checkpoint_path
+        identity = fingerprint(self.model, config, self.train, self.valid)
+        if path is not None and path.exists():
+            if not resume:
+                raise FileExistsError(
+                    f"{path}: an earlier run left this checkpoint; resume it, delete it, or use "
+                    "another folder."
+                )
+            state = load_checkpoint(path, self.model, config, self.optimiser, identity)
+        else:
+            state = start_run(self.model, config, self.optimiser)
+        self._write_history(state)
+        self.started = time.perf_counter() - state.seconds
+        # An overflow is reported once, with its place, and not by NumPy's warnings.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            while not self._stopped_by(state):
+                self._epoch(state, identity)
+        return self._result(state)
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """File that is replaced at every checkpoint."""
+        return None if self.folder is None else self.folder / CHECKPOINT
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch."""
+        n_rows, size = len(self.train), self.config.batch_size
+        joined = n_rows % size == 1 and size > 1 and n_rows > size  # as iterate_batches does
+        return -(-n_rows // size) - joined
+
+    def _stopped_by(self, state: RunState) -> str | None:
+        patience = self.config.patience
+        if self.valid is not None and patience is not None and state.bad >= patience:
+            return "patience"
+        return "epochs" if state.epoch >= self.config.epochs else None
+
+    def _epoch(self, state: RunState, identity: dict[str, Any]) -> None:
+        config = self.config
+        state.order.bit_generator.state = state.order_at_epoch
+        batches = iterate_batches(len(self.train), config.batch_size, state.order)
+        for rows in islice(batches, state.batch, None):
+            self._step(state, rows)
+            state.batch += 1
+            is_last = state.batch == self.steps_per_epoch
+            if is_last:
+                state.epoch, state.batch = state.epoch + 1, 0
+                state.order_at_epoch = dict(state.order.bit_generator.state)
+            is_validation = is_last or _is_due(state.step, config.valid_every)
+            if is_validation:
+                self._validate(state)
+            if is_validation or _is_due(state.step, config.checkpoint_every):
+                self._save(state, identity)
+            self._tell(state, is_validation)
+            if is_last or self._stopped_by(state):
+                return
+
+    def _step(self, state: RunState, rows: np.ndarray) -> None:
+        config, model = self.config, self.model
+        batch = host_batch(self.train.batch(rows), config.dtype)
+        draws = model.draw(state.draws, batch)
+        self.optimiser.prepare(state.params, state.optimiser, rows_read(model, batch))
+        result = training_step(
+            model,
+            CROSS_ENTROPIES[config.ce],
+            state.params,
+            batch.to(config.device),
+            draws_to_device(draws, config.dtype, config.device),
+        )
+        state.step += 1
+        self.last_result = result
+        self.pending.append((state.step, batch.n_rows, result.losses))
+        if config.device == "cpu" or len(self.pending) >= LOSSES_PER_READ:
+            self._read_losses(state)
+        self.optimiser.update(state.params, result.grads, state.optimiser)
+        if hasattr(model, "advance"):  # moving averages and schedules, which have no gradient
+            state.params = model.advance(state.params, result.cache)
+
+    def _read_losses(self, state: RunState) -> None:
+        for step, n_rows, losses in self.pending:
+            values = {name: float(value) for name, value in losses.items()}
+            if not math.isfinite(values["loss"]):
+                assert self.last_result is not None
+                place = first_non_finite(state.params, self.last_result)
+                raise NonFiniteLossError(step, values["loss"], place, self._saved)
+            for name, value in values.items():
+                state.sums[name] = state.sums.get(name, 0.0) + value * n_rows
+            state.n_rows += n_rows
+        self.pending.clear()
+
+    @property
+    def _saved(self) -> str | None:
+        path = self.checkpoint_path
+        return str(path) if path is not None and path.exists() else None
+
+    def _validate(self, state: RunState) -> None:
+        self._read_losses(state)
+        self.optimiser.settle(state.params, state.optimiser)
+        bad = first_bad_parameter(state.params)
+        if bad is not None:
+            raise NonFiniteLossError(state.step, math.nan, bad, self._saved)
+        record: dict[str, Any] = {
+            "epoch": state.epoch if state.batch == 0 else state.epoch + 1,
+            "step": state.step,
+            "rows": state.n_rows,
+            **{f"train_{name}": total / state.n_rows for name, total in state.sums.items()},
+        }
+        state.sums, state.n_rows = {}, 0
+        if self.valid is not None:
+            metrics = evaluate(self.model, state.params, self.valid, device=self.config.device)
+            record |= {
+                "valid_auc": metrics.auc,
+                "valid_macro_auc": metrics.macro_auc,
+                "valid_logloss": metrics.logloss,
+            }
+        record["is_best"] = self.valid is None or _is_better(record, state.best_record)
+        record["seconds"] = round(self._seconds(), 3)
+        state.history.append(record)
+        if record["is_best"]:
+            state.best_record, state.bad = record, 0
+            if self.valid is not None:  # without validation the last parameters are the best
+                state.best = tree_copy(tree_to_device(state.params, "cpu"))
+        else:
+            state.bad += 1
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def _save(self, state: RunState, identity: dict[str, Any]) -> None:
+        if self.checkpoint_path is None:
+            return
+        self._read_losses(state)
+        state.seconds = self._seconds()
+        save_checkpoint(self.checkpoint_path, state, self.optimiser, identity)
+        self._write_history(state)
+
+    def _write_history(self, state: RunState) -> None:
+        if self.folder is not None:
+            write_history(self.folder / HISTORY, state.history)
+
+    def _tell(self, state: RunState, is_validation: bool) -> None:
+        if self.progress is not None:
+            record = state.history[-1] if is_validation else None
+            n_steps = self.config.epochs * self.steps_per_epoch
+            self.progress(Progress(state.step, n_steps, state.epoch, record))
+
+    def _result(self, state: RunState) -> FitResult:
+        best = state.best
+        if best is None:
+            self.optimiser.settle(state.params, state.optimiser)
+            best = tree_copy(tree_to_device(state.params, "cpu"))
+        assert state.best_record is not None
+        return FitResult(
+            params=best,
+            history=state.history,
+            best_epoch=state.best_record["epoch"],
+            best_step=state.best_record["step"],
+            n_steps=state.step,
+            stopped_by=self._stopped_by(state) or "epochs",
+            seconds=self._seconds(),
+        )
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _is_better(record: dict[str, Any], best: dict[str, Any] | None) -> bool:
+    if best is None:
+        return True
+    if record["valid_auc"] is None:
+        return bool(record["valid_logloss"] < best["valid_logloss"])
+    return bool(record["valid_auc"] > best["valid_auc"])
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """Write one JSON object per line, atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    lines = [json.dumps(record) + "\n" for record in history]
+    temporary.write_text("".join(lines), encoding="utf-8")
+    os.replace(temporary, path)
