@@ -88,7 +88,8 @@ def _is_frame(table: Any, library: str) -> bool:
 
 def _from_values(name: str, values: Any) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):
-        values = np.ma.filled(values.astype(object), None)
+        mask, values = np.ma.getmaskarray(values), np.asarray(values).astype(object)
+        values[mask] = None
     if not isinstance(values, np.ndarray):
         # np.asarray([1, "a"]) would turn 1 into text, and [1, None] stays as it is.
         values = list(values) if isinstance(values, (list, tuple)) else values

@@ -9,13 +9,13 @@ what a model learns can be compared with the truth.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from midpg_np.data.batches import split_by_fraction
-from midpg_np.data.frames import columns_of
 from midpg_np.data.schema import Schema
 from midpg_np.data.splits import Splits, encode_splits, rows_of
 from midpg_np.data.teacher import Teacher, make_teacher
@@ -112,36 +112,21 @@ def make_synthetic(
     noisy = logit + noise * rng_label.normal(size=n_rows)
     label = (rng_label.random(n_rows) < 0.5 * (1 + np.tanh(noisy / 2))).astype(np.int64)
 
+    rows = _divide(values[:, 0], n_scenarios, rng_split)
     fields = ("scenario", "channel", *(f"field_{i}" for i in range(1, n_agnostic + 1)))
     schema = Schema(label="label", scenario="scenario", aware=fields[:2], agnostic=fields[2:])
     columns = {name: values[:, f] for f, name in enumerate(fields)} | {"label": label}
-    rows = dict(
-        zip(
-            ("train", "valid", "test"),
-            split_by_fraction(n_rows, _FRACTIONS, rng_split, values[:, 0]),
-            strict=True,
-        )
-    )
-    if len(np.unique(values[rows["train"], 0])) < n_scenarios:
-        raise ValueError(
-            f"{n_rows} rows leave a scenario of {n_scenarios} without training rows; "
-            "take more rows, fewer scenarios or a size_ratio nearer 1."
-        )
     tables = {part: rows_of(columns, schema.columns, at) for part, at in rows.items()}
-    truth = _truth(teacher, logit, label, rows)
-    splits = encode_splits(
-        schema, tables, name="synthetic", notes=(f"Generated with seed {seed}.",)
-    )
-    return Splits(
-        **splits.parts, encoder=splits.encoder, name="synthetic", notes=splits.notes, truth=truth
-    )
+    note = f"Generated with seed {seed}."
+    splits = encode_splits(schema, tables, name="synthetic", notes=(note,))
+    return replace(splits, truth=_truth(teacher, logit, label, rows))
 
 
-def load(path: str | PathLike[str] | None = None, *, seed: int = 0, **options: float) -> Splits:
+def load(path: str | PathLike[str] | None = None, *, seed: int = 0, **options: Any) -> Splits:
     """Generate synthetic data, as ``load_dataset`` calls it; ValueError if a path is given."""
     if path is not None:
         raise ValueError(f"data set 'synthetic' is generated and reads no file; got path {path}.")
-    return make_synthetic(seed=seed, **options)  # type: ignore[arg-type]
+    return make_synthetic(seed=seed, **options)
 
 
 def draw_fields(
@@ -160,6 +145,19 @@ def draw_fields(
         frequency = 1.0 / (np.arange(sizes[f]) + 5.0)
         values[:, f] = rng.choice(sizes[f], size=n_rows, p=frequency / frequency.sum())
     return values
+
+
+def _divide(
+    scenario: np.ndarray, n_scenarios: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    rows = split_by_fraction(len(scenario), _FRACTIONS, rng, scenario)
+    n_present = len(np.unique(scenario[rows[0]]))
+    if n_present < n_scenarios:
+        raise ValueError(
+            f"{len(scenario)} rows leave training rows for only {n_present} of {n_scenarios} "
+            "scenarios; take more rows, fewer scenarios or a size_ratio nearer 1."
+        )
+    return dict(zip(("train", "valid", "test"), rows, strict=True))
 
 
 def _check(positive_rate: float, size_ratio: float, n_scenarios: int) -> None:
