@@ -130,7 +130,7 @@ def test_transform_refuses():
 
 
 def test_things_that_are_no_tables():
-    with pytest.raises(TypeError, match="got builtins.list"):
+    with pytest.raises(TypeError, match=r"got builtins.list"):
         Encoder(SCHEMA).fit([[1, 2]])
     with pytest.raises(TypeError, match=r"LazyFrame. Call collect\(\) first"):
         Encoder(SCHEMA).fit(pl.LazyFrame(columns()))

@@ -57,7 +57,7 @@ def test_dense_and_sparse_integers_agree():
 
 
 def test_long_identifiers_read_as_floats_are_refused():
-    with pytest.raises(ValueError, match="column 'item' holds .* at row 1 as a float"):
+    with pytest.raises(ValueError, match=r"column 'item' holds .* at row 1 as a float"):
         factorise(np.array([1.0, 9148482949976129397.0]), "item")
 
 

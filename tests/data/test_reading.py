@@ -100,7 +100,7 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def test_missing_column_names_file_and_closest(write_csv):
-    with pytest.raises(ValueError, match="table.csv has no column 'itm'.*Did you mean 'item'"):
+    with pytest.raises(ValueError, match=r"table.csv has no column 'itm'.*Did you mean 'item'"):
         read_table(write_csv(ROWS), ["y", "itm"])
 
 

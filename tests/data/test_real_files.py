@@ -94,7 +94,7 @@ def test_iaac_seed_and_scenario(shared):
     by_gender = load_dataset("iaac", folder, scenario="user_gender_id")
     assert by_gender.train.scenario_names == ("0", "1", "2")
     assert by_gender.train.field_names[:2] == ("user_gender_id", "context_page_id")
-    with pytest.raises(ValueError, match="parts must be among head_a, .*; got"):
+    with pytest.raises(ValueError, match=r"parts must be among head_a, .*; got"):
         load_dataset("iaac", folder, parts=("random_c",))
 
 
@@ -177,7 +177,7 @@ def test_online_shoppers(scenario, n, shared):
 
 def test_options_are_checked(shared):
     folder = shared("online-shoppers")
-    with pytest.raises(ValueError, match="scenario must be one of VisitorType, .*; got 'Weekend'"):
+    with pytest.raises(ValueError, match=r"scenario must be one of VisitorType, .*; got 'Weekend'"):
         load_dataset("online-shoppers", folder, scenario="Weekend")
     with pytest.raises(ValueError, match="'Revenue', which is not a field"):
         load_dataset("online-shoppers", folder, without=("Revenue",))

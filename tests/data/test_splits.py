@@ -96,12 +96,12 @@ def test_own_table_divided_by_a_column(write_csv):
     data = load_table(write_csv([header, *rows]), SCHEMA, split="fold")
     assert [len(dataset) for dataset in data.parts.values()] == [4, 4, 4]
     rows[5][-1] = "dev"
-    with pytest.raises(ValueError, match="'fold' must hold train, valid, test .* 'dev' at row 5"):
+    with pytest.raises(ValueError, match=r"'fold' must hold train, valid, test .* 'dev' at row 5"):
         load_table(write_csv([header, *rows]), SCHEMA, split="fold")
 
 
 def test_unknown_data_set():
-    with pytest.raises(ValueError, match="no data set 'kuairant'.*Did you mean 'kuairand'"):
+    with pytest.raises(ValueError, match=r"no data set 'kuairant'.*Did you mean 'kuairand'"):
         load_dataset("kuairant")
 
 
