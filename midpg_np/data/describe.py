@@ -60,11 +60,7 @@ def _part(data: Dataset) -> dict[str, Any]:
 
 
 def _counts(rows: int, positives: float | None) -> dict[str, Any]:
-    known = positives is not None
-    return {
-        "rows": int(rows),
-        "positives": int(positives) if positives is not None else None,
-        "positive_rate": float(positives / rows)
-        if known and rows and positives is not None
-        else None,
-    }
+    if positives is None:
+        return {"rows": int(rows), "positives": None, "positive_rate": None}
+    rate = float(positives / rows) if rows else None
+    return {"rows": int(rows), "positives": int(positives), "positive_rate": rate}

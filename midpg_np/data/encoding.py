@@ -121,7 +121,7 @@ class Encoder:
         UnknownCategoryWarning
             Once for all fields.
         """
-        fields = self._fitted()
+        self._fitted()
         if unknown_scenario not in ("error", "shared"):
             raise ValueError(
                 f"unknown_scenario must be 'error' or 'shared'; got {unknown_scenario!r}."
@@ -133,22 +133,13 @@ class Encoder:
         names = [*needed, schema.label] if has_label else needed
         check_columns(names, present)
         arrays = columns_of(columns, names)
-        n_rows = len(arrays[schema.scenario])
-        if n_rows == 0:
+        if len(arrays[schema.scenario]) == 0:
             raise ValueError("the data has no rows; there is nothing to encode.")
         label = self._label(arrays.get(schema.label), require_label)
-        codes = np.empty((n_rows, len(fields)), dtype=np.int64)
-        unknown_counts = {}
-        for f, (name, field) in enumerate(fields.items()):
-            codes[:, f], missing = field.encode(arrays[name], name)
-            surprising = codes[:, f] == 0
-            if field.saw_missing:  # then code 0 was trained for missing values
-                surprising &= ~missing
-            if surprising.any():
-                unknown_counts[name] = int(surprising.sum())
         scenario = self._scenario(arrays[schema.scenario], unknown_scenario)
+        codes, unknown_counts = self._codes(arrays)
         if warn and unknown_counts:
-            _warn_unknown(unknown_counts, n_rows)
+            _warn_unknown(unknown_counts, len(codes))
         return Dataset(
             codes=codes,
             scenario=scenario,
@@ -173,6 +164,20 @@ class Encoder:
         if not required and (factorise(column, self.schema.label).inverse < 0).all():
             return None
         return parse_label(column, self.schema.label)
+
+    def _codes(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+        fields = self._fitted()
+        n_rows = len(arrays[self.schema.scenario])
+        codes = np.empty((n_rows, len(fields)), dtype=np.int64)
+        unknown_counts = {}
+        for f, (name, field) in enumerate(fields.items()):
+            codes[:, f], missing = field.encode(arrays[name], name)
+            surprising = codes[:, f] == 0
+            if field.saw_missing:  # then code 0 was trained for missing values
+                surprising &= ~missing
+            if surprising.any():
+                unknown_counts[name] = int(surprising.sum())
+        return codes, unknown_counts
 
     def _scenario(self, column: np.ndarray, unknown: str) -> np.ndarray:
         name = self.schema.scenario

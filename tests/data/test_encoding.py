@@ -199,3 +199,14 @@ def test_inputs_are_left_alone():
     for values in table.values():
         values.flags.writeable = False
     Encoder(SCHEMA).fit(table).transform(table)
+
+
+def test_state_fits_into_safetensors():
+    from safetensors.numpy import load, save
+
+    table = columns(item=np.array([None] * 8, dtype=object), s=np.array(list("äbäbäbäb")))
+    encoder = Encoder(SCHEMA).fit(table)
+    meta, arrays = encoder.state()
+    copy = Encoder.from_state(meta, load(save(arrays)))
+    np.testing.assert_array_equal(copy.transform(table).codes, encoder.transform(table).codes)
+    assert copy.scenario_names == ("b", "ä")
