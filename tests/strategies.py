@@ -1,0 +1,63 @@
+"""What Hypothesis draws: structure (sizes, options) and a seed.  NumPy draws the numbers.
+
+Sizes that would hide a mistake (square layers, equal factors, rank one) are shifted, never
+filtered.  The same rules serve NumPy's generator, for loops over hundreds of seeds.
+"""
+
+import numpy as np
+from hypothesis import strategies as st
+from small import GENERATED, MODULATED, REGULARISED, WIDTHS
+
+from midpg_np.checks.catalogue import Sizes
+from midpg_np.models import make_model
+from midpg_np.ops import ACTIVATIONS
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def _sizes(integer, min_rows):
+    """Sizes with d_m != d_n, f_r != f_c and 2 <= d_k <= min(d_r, d_c)."""
+    d_r, d_c = integer(2, 4), integer(2, 3)
+    f_r = integer(1, 3)
+    f_c = f_r + integer(1, 2)
+    if integer(0, 1):
+        f_r, f_c = f_c, f_r
+    if d_r * f_r == d_c * f_c:
+        d_r += 1
+    d_k = integer(2, min(d_r, d_c))
+    return Sizes(integer(min_rows, 8), d_r, d_c, d_k, f_r, f_c, d_e=integer(1, 5))
+
+
+def _model(choose):
+    """A model with every option of equations.md 3.8 chosen independently."""
+    kind = choose(("midpg", "midpg", "dpg", "dnn"))
+    options = {"activation": choose(tuple(ACTIVATIONS))}
+    if kind != "dnn":
+        options |= GENERATED | {name: choose(values) for name, values in MODULATED.items()}
+        if options["modulate_output"]:
+            options["d_k"] = 1  # the output has a single column
+    if kind == "midpg":
+        options |= {name: choose(values) for name, values in REGULARISED.items()}
+    return make_model(kind, **WIDTHS, **options)
+
+
+@st.composite
+def sizes(draw, min_rows=1):
+    return _sizes(lambda low, high: draw(st.integers(low, high)), min_rows)
+
+
+@st.composite
+def models(draw):
+    return _model(lambda values: draw(st.sampled_from(values)))
+
+
+def random_sizes(rng, min_rows=1):
+    return _sizes(lambda low, high: int(rng.integers(low, high + 1)), min_rows)
+
+
+def random_model(rng):
+    return _model(lambda values: values[rng.integers(len(values))])
+
+
+def generator(seed):
+    return np.random.default_rng(seed)
