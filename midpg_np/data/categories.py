@@ -83,7 +83,7 @@ def _factorise_floats(values: np.ndarray, name: str) -> Factors:
     missing = np.isnan(values)
     known = values[~missing]
     whole = np.isfinite(known) & (known == np.trunc(known))
-    too_large = whole & (np.abs(known) > _EXACT_FLOAT)
+    too_large = whole & (np.abs(known.astype(np.float64)) > _EXACT_FLOAT)
     if too_large.any():
         row = int(np.flatnonzero(~missing)[np.argmax(too_large)])
         raise ValueError(

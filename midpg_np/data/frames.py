@@ -16,7 +16,7 @@ def column_names(table: Columns) -> tuple[str, ...]:
     """Return the names of the columns of ``table``; TypeError if it is no table."""
     if isinstance(table, Mapping):
         return tuple(table)
-    if _is_frame(table, "polars") or _is_frame(table, "pandas"):
+    if _is_a(table, "polars", "DataFrame") or _is_a(table, "pandas", "DataFrame"):
         return tuple(table.columns)
     kind = f"{type(table).__module__}.{type(table).__qualname__}"
     remedy = " Call collect() first." if kind.endswith("LazyFrame") else ""
@@ -68,7 +68,7 @@ def columns_of(table: Columns, names: Sequence[str]) -> dict[str, np.ndarray]:
     check_columns(names, column_names(table))
     if isinstance(table, Mapping):
         arrays = {name: _from_values(name, table[name]) for name in names}
-    elif _is_frame(table, "polars"):
+    elif _is_a(table, "polars", "DataFrame"):
         arrays = {name: _from_polars(table[name]) for name in names}
     else:
         arrays = {name: _from_pandas(name, table[name]) for name in names}
@@ -80,13 +80,17 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def _is_frame(table: Any, library: str) -> bool:
+def _is_a(value: Any, library: str, kind: str) -> bool:
     # A frame can only exist if its library is loaded, so nothing is imported to find out.
     module = sys.modules.get(library)
-    return module is not None and isinstance(table, module.DataFrame)
+    return module is not None and isinstance(value, getattr(module, kind))
 
 
 def _from_values(name: str, values: Any) -> np.ndarray:
+    if _is_a(values, "polars", "Series"):
+        return _from_polars(values)
+    if _is_a(values, "pandas", "Series"):
+        return _from_pandas(name, values)
     if isinstance(values, np.ma.MaskedArray):
         mask, values = np.ma.getmaskarray(values), np.asarray(values).astype(object)
         values[mask] = None
@@ -103,6 +107,7 @@ def _from_values(name: str, values: Any) -> np.ndarray:
 def _from_polars(series: Any) -> np.ndarray:
     dtype = series.dtype
     plain = dtype.is_integer() or dtype.is_temporal() or str(dtype) in ("Boolean", "String")
+    plain = plain and "128" not in str(dtype)  # NumPy has no integers that long
     if dtype.is_float() or (plain and not series.null_count()):
         return np.asarray(series.to_numpy())
     return _objects(series.to_list())

@@ -180,5 +180,5 @@ def _parse_number(value: Any) -> float:
         return float("inf")
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("inf")

@@ -70,6 +70,11 @@ def objects(*values):
             "Correct the value, or take the column out of numeric.",
         ),
         (
+            columns(price=objects(1, 2, "1e999", 10**400)),
+            "numeric column 'price' must hold finite numbers; got '1e999' at row 2. "
+            "Correct the value, or take the column out of numeric.",
+        ),
+        (
             columns(s=objects("a", None, "b", "b")),
             "scenario column 's' has no value at row 1 of the training data; every row needs a "
             "scenario.",

@@ -32,6 +32,7 @@ def objects(*values):
         (np.array(["TRUE", "false"]), ["False", "True"], [1, 0]),
         (np.array(["", "a"]), ["", "a"], [0, 1]),
         (np.array([np.inf, 1.0]), ["1", "inf"], [1, 0]),
+        (np.array([2, np.nan, 1], dtype=np.float16), [1, 2], [1, -1, 0]),
         (np.array([0.1, -0.0], dtype=np.float32), ["-0.0", "0.1"], [1, 0]),
         (np.array(["2020-01-02", "NaT"], dtype="datetime64[D]"), ["2020-01-02"], [0, -1]),
         (objects(datetime.date(2020, 1, 2)), ["2020-01-02"], [0]),

@@ -59,6 +59,18 @@ def test_mapping_of_lists_and_masked_arrays():
     assert arrays["c"].dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    "series", [pl.Series([LONG, None]), pd.Series([LONG, None], dtype="Int64")]
+)
+def test_series_in_a_mapping_stay_exact(series):
+    assert columns_of({"id": series}, ["id"])["id"].tolist() == [LONG, None]
+
+
+def test_integers_longer_than_numpy_has():
+    frame = pl.DataFrame({"id": pl.Series([2**70], dtype=pl.Int128)})
+    assert columns_of(frame, ["id"])["id"].tolist() == [2**70]
+
+
 def test_a_column_twice():
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(ValueError, match="column 'a' occurs 2 times"):

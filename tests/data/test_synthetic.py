@@ -18,7 +18,7 @@ def test_shape_and_sizes():
 
 
 def test_truth_explains_the_labels():
-    data = make_synthetic(20_000, n_scenarios=3, seed=2)
+    data = make_synthetic(10_000, n_scenarios=3, seed=2)
     teacher = data.truth.teacher
     # Recompute the log-odds from the encoded rows: code k + 1 is category k, all being present.
     values = data.test.codes - 1
