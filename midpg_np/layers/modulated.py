@@ -82,13 +82,13 @@ def row_grouped(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, RowCach
     Q : (B, d_r, d_c)
     A : (B, d_n)
     """
-    get_xp(H=H, W=W, Q=Q)
+    xp = get_xp(H=H, W=W, Q=Q)
     d_r, d_c = Q.shape[1:]
     H_r = split_axis(H, 1, d_r, mode).swapaxes(0, 1)  # (d_r, B, f_r)
     W_r = split_axis(W, 0, d_r, mode)  # (d_r, f_r, d_n)
     Q_r = Q.swapaxes(0, 1)  # (d_r, B, d_c)
     Z = split_axis(H_r @ W_r, 2, d_c, mode)  # (d_r, B, d_c, f_c)
-    A = merge_axis((Q_r[..., None] * Z).sum(axis=0), 1, mode)
+    A = merge_axis(xp.einsum("rbc,rbcj->bcj", Q_r, Z), 1, mode)
     return A, RowCache(H_r, W_r, Q_r, Z, mode)
 
 
@@ -96,7 +96,7 @@ def row_grouped_backward(dA: Array, cache: RowCache) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``."""
     H_r, W_r, Q_r, Z, mode = cache
     dA_c = split_axis(dA, 1, Q_r.shape[2], mode)  # (B, d_c, f_c)
-    dQ = (Z * dA_c).sum(axis=3).swapaxes(0, 1)
+    dQ = get_xp(dA=dA, Z=Z).einsum("rbcj,bcj->brc", Z, dA_c)
     dZ = merge_axis(Q_r[..., None] * dA_c, 2, mode)  # (d_r, B, d_n)
     dW = merge_axis(H_r.swapaxes(1, 2) @ dZ, 0, mode)
     dH = merge_axis((dZ @ W_r.swapaxes(1, 2)).swapaxes(0, 1), 1, mode)
@@ -138,12 +138,13 @@ def column_grouped(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, Colu
 def column_grouped_backward(dA: Array, cache: ColumnCache) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``."""
     H_r, W_c, Q_c, G, mode = cache
+    xp = get_xp(dA=dA, G=G)
     d_c, _, d_r = Q_c.shape
     dA_c = split_axis(dA, 1, d_c, mode).swapaxes(0, 1)  # (d_c, B, f_c)
     dW = merge_axis((G.swapaxes(1, 2) @ dA_c).swapaxes(0, 1), 1, mode)
     dG = split_axis(dA_c @ W_c.swapaxes(1, 2), 2, d_r, mode)  # (d_c, B, d_r, f_r)
-    dQ = (dG * H_r).sum(axis=3).transpose(1, 2, 0)
-    dH = merge_axis((dG * Q_c[..., None]).sum(axis=0), 1, mode)
+    dQ = xp.einsum("cbri,bri->brc", dG, H_r)
+    dH = merge_axis(xp.einsum("cbri,cbr->bri", dG, Q_c), 1, mode)
     return dH, dW, dQ
 
 
