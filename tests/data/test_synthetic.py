@@ -9,12 +9,12 @@ from midpg_np.data.teacher import block_repeat, draw_cores, make_teacher
 def test_shape_and_sizes():
     data = make_synthetic(20_000, seed=1)
     assert [len(part) for part in data.parts.values()] == [14_000, 2_000, 4_000]
-    assert data.train.vocab_sizes == (11, 5, *[31] * 6)
+    assert data.train.vocab_sizes == (11, 5, *[11] * 6)
     assert data.train.n_aware == 2 and data.train.n_scenarios == 10
     shares = [row["rows"] / 14_000 for row in describe(data)["parts"]["train"]["scenarios"]]
-    assert shares[0] > 0.2 and 0.02 < shares[-1] < 0.05
+    assert shares[0] > 0.15 and 0.02 < shares[-1] < 0.05
     for part in data.parts.values():
-        assert 0.2 < part.label.mean() < 0.5
+        assert 0.2 < part.label.mean() < 0.55
 
 
 def test_truth_explains_the_labels():
@@ -30,7 +30,7 @@ def test_truth_explains_the_labels():
         probability = 1 / (1 + np.exp(-data.truth.logit[part]))
         error = np.sqrt(len(dataset)) * abs(probability.mean() - dataset.label.mean())
         assert error < 2.0  # four standard deviations of a mean of coins
-        assert 0.8 < data.truth.bayes_auc[part] < 0.95
+        assert 0.85 < data.truth.bayes_auc[part] < 0.97
 
 
 def test_teacher_multiplies_entry_by_entry():
