@@ -17,15 +17,15 @@ seeds = st.integers(0, 2**32 - 1)
 
 def _sizes(integer, min_rows):
     """Sizes with d_m != d_n, f_r != f_c and 2 <= d_k <= min(d_r, d_c)."""
-    d_r, d_c = integer(2, 4), integer(2, 3)
-    f_r = integer(1, 3)
+    d_r, d_c = integer(2, 3), integer(2, 3)
+    f_r = integer(1, 2)
     f_c = f_r + integer(1, 2)
     if integer(0, 1):
         f_r, f_c = f_c, f_r
     if d_r * f_r == d_c * f_c:
         d_r += 1
     d_k = integer(2, min(d_r, d_c))
-    return Sizes(integer(min_rows, 8), d_r, d_c, d_k, f_r, f_c, d_e=integer(1, 5))
+    return Sizes(integer(min_rows, 8), d_r, d_c, d_k, f_r, f_c, d_e=integer(2, 5))
 
 
 def _model(choose):
