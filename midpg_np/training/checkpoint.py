@@ -58,7 +58,10 @@ def write_file(
     header = {HEADER: json.dumps(content)}
     try:
         # safetensors reads the memory as it lies: a transposed view would be stored wrongly.
+        temporary.write_bytes(b"")
+        mode = temporary.stat().st_mode  # as the user's umask has it; safetensors would hide it
         save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary, header)
+        temporary.chmod(mode)
         _flush_to_disk(temporary)
         os.replace(temporary, path)
         _flush_to_disk(path.parent)

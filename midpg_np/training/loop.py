@@ -13,9 +13,9 @@ from midpg_np.data.batches import Dataset
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import check_fits
 from midpg_np.training.optim import Optimiser
-from midpg_np.training.trainer import FitResult, Progress, Trainer
+from midpg_np.training.trainer import CHECKPOINT, FINISHED, FitResult, Progress, Trainer
 
-__all__ = ["FitResult", "Progress", "fit"]
+__all__ = ["FitResult", "Progress", "check_run_dir", "fit"]
 
 
 def fit(
@@ -26,6 +26,7 @@ def fit(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
     optimiser: Optimiser | None = None,
 ) -> FitResult:
@@ -46,6 +47,8 @@ def fit(
         Folder for ``checkpoint.safetensors`` and ``history.jsonl``; without it nothing is written.
     resume : bool
         Go on from the checkpoint in ``run_dir``, if there is one.
+    overwrite : bool
+        Ignore a checkpoint or a finished run in ``run_dir``; files are replaced one by one.
     progress : callable, optional
         Called after every step with a ``Progress``.
     optimiser : Optimiser, optional
@@ -56,7 +59,7 @@ def fit(
     ValueError
         If the data cannot be trained on, or the checkpoint belongs to another run.
     FileExistsError
-        If ``run_dir`` holds a checkpoint and ``resume`` is False.
+        If ``run_dir`` holds a finished run, or a checkpoint that is not to be resumed.
     NonFiniteLossError
         If a loss is not finite.
     """
@@ -65,18 +68,29 @@ def fit(
     _check_data(model, train, "training", needs_both_classes=True)
     if valid is not None:
         _check_data(model, valid, "validation", needs_both_classes=False)
-    trainer = Trainer(
-        model, train, valid, config, optimiser or config.adam, _folder(run_dir), progress
-    )
-    return trainer.run(resume)
+    folder = None if run_dir is None else Path(run_dir)
+    if folder is not None:
+        _check_folder(folder, resume, overwrite)
+    optimiser = optimiser or config.adam
+    return Trainer(model, train, valid, config, optimiser, folder, progress).run(resume)
 
 
-def _folder(run_dir: str | Path | None) -> Path | None:
-    if run_dir is None:
-        return None
-    folder = Path(run_dir)
+def check_run_dir(run_dir: str | Path, overwrite: bool = False) -> None:
+    """Raise FileExistsError if the folder holds a finished run, unless ``overwrite``."""
+    if not overwrite and (Path(run_dir) / FINISHED).exists():
+        raise FileExistsError(
+            f"{run_dir} holds a finished run; choose another folder, or allow overwriting it."
+        )
+
+
+def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    check_run_dir(folder, overwrite)
+    if (folder / CHECKPOINT).exists() and not (resume or overwrite):
+        raise FileExistsError(
+            f"{folder / CHECKPOINT}: an earlier run left this checkpoint; resume it, allow "
+            "overwriting it, or use another folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _check_data(model: Any, dataset: Dataset, role: str, needs_both_classes: bool) -> None:

@@ -29,7 +29,7 @@ from midpg_np.layers.embedding import RowGradient
 from midpg_np.training.adam_core import FLUSH_EVERY, displace, flush, rows_per_block
 
 ROUND = 32  # steps between two looks at which rows have come to rest
-CHUNK = 16384  # rows replayed at once when a whole table is settled
+CHUNK = 2048  # rows replayed together, so that they stay in the second-level cache
 NEVER = -1
 
 
@@ -64,10 +64,10 @@ class StepSizes:
         t = min(step, len(self.a) - 1)
         return float(self.a[t]), float(self.e[t])
 
-    def columns(self, steps: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Return a_t and e_t of many steps as columns (n, 1), rounded as a scalar would be."""
+    def of(self, steps: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Return a_t and e_t of many steps, any shape, rounded to ``dtype`` as scalars are."""
         t = np.minimum(steps, len(self.a) - 1)
-        return self.a[t].astype(dtype)[:, None], self.e[t].astype(dtype)[:, None]
+        return self.a[t].astype(dtype), self.e[t].astype(dtype)
 
 
 def _accumulate(m: Array, v: Array, g: Array, sizes: StepSizes) -> tuple[Array, Array]:
@@ -173,28 +173,30 @@ def _replay(p: Array, moments: TableMoments, ids: np.ndarray, sizes: StepSizes, 
     start, gap = last[ids], step - last[ids]
     last[ids] = step
     where = xp.asarray(ids)
-    P, m, v = p[where], moments.m[where], moments.v[where]
+    # Transposed, (k, n): the step sizes differ by row, and broadcast along the fast axis.
+    P, m, v = (xp.ascontiguousarray(x[where].T) for x in (p, moments.m, moments.v))
     u = xp.zeros_like(P)
     done = 0
     while gap.size:
-        for j in range(done + 1, min(done + ROUND, int(gap[0])) + 1):
-            n = int(np.searchsorted(-gap, -j, side="right"))
-            a, e = sizes.columns(start[:n] + j, np.dtype(P.dtype))
-            m[:n] *= sizes.beta1
-            v[:n] *= sizes.beta2
-            displace(m[:n], v[:n], xp.asarray(a), xp.asarray(e), u[:n])
-            P[:n] -= u[:n]
+        js = np.arange(done + 1, min(done + ROUND, int(gap[0])) + 1)
+        n_active = np.searchsorted(-gap, -js, side="right").tolist()
+        a, e = map(xp.asarray, sizes.of(start + js[:, None], np.dtype(P.dtype)))
+        for j, n in enumerate(n_active):
+            m_j, v_j, u_j = m[:, :n], v[:, :n], u[:, :n]
+            m_j *= sizes.beta1
+            v_j *= sizes.beta2
+            displace(m_j, v_j, a[j, :n], e[j, :n], u_j)
+            P[:, :n] -= u_j
         done += ROUND
         flush(m, v)
-        at_rest = to_numpy((P - 2.0 * u == P).all(axis=1))
+        at_rest = to_numpy((P - 2.0 * u == P).all(axis=0))
         is_over = (gap <= done) | at_rest
-        over = xp.asarray(np.flatnonzero(is_over))
-        rest = xp.asarray(np.maximum(gap - done, 0)[is_over][:, None])
-        p[where[over]] = P[over]
-        moments.m[where[over]] = _decayed(m[over], sizes.beta1, rest)
-        moments.v[where[over]] = _decayed(v[over], sizes.beta2, rest)
-        keep = xp.asarray(np.flatnonzero(~is_over))
-        where, P, m, v, u = where[keep], P[keep], m[keep], v[keep], u[keep]
+        over, keep = xp.asarray(np.flatnonzero(is_over)), xp.asarray(np.flatnonzero(~is_over))
+        rest = xp.asarray(np.maximum(gap - done, 0)[is_over])
+        p[where[over]] = P[:, over].T
+        moments.m[where[over]] = _decayed(m[:, over], sizes.beta1, rest).T
+        moments.v[where[over]] = _decayed(v[:, over], sizes.beta2, rest).T
+        where, P, m, v, u = where[keep], P[:, keep], m[:, keep], v[:, keep], u[:, keep]
         start, gap = start[~is_over], gap[~is_over]
 
 

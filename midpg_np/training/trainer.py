@@ -40,6 +40,7 @@ from midpg_np.tree import Tree, tree_copy, tree_to_device
 
 CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.jsonl"
+FINISHED = "metrics.json"  # its presence says that the run in this folder is finished
 # On a GPU reading a loss waits for the device, so losses are read in groups of this many steps.
 LOSSES_PER_READ = 32
 
@@ -103,12 +104,7 @@ class Trainer:
         """Train to the end, from the start or from the checkpoint."""
         config, path = self.config, self.checkpoint_path
         identity = fingerprint(self.model, config, self.train, self.valid)
-        if path is not None and path.exists():
-            if not resume:
-                raise FileExistsError(
-                    f"{path}: an earlier run left this checkpoint; resume it, delete it, or use "
-                    "another folder."
-                )
+        if resume and path is not None and path.exists():
             state = load_checkpoint(path, self.model, config, self.optimiser, identity)
         else:
             state = start_run(self.model, config, self.optimiser)
