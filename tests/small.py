@@ -59,10 +59,11 @@ def small_model(kind, **options):
 def _one_option_away():
     """Every model, and every option away from its default with the others at theirs."""
     models = {"dnn": ("dnn", {}), "dnn tanh": ("dnn", {"activation": "tanh"})}
+    models |= {"dpg": ("dpg", {}), "midpg": ("midpg", {})}
     for option, values in MODULATED.items():
         models |= {f"dpg {option}={v}": ("dpg", {option: v}) for v in values[1:]}
-    for option, values in {"variant": MODULATED["variant"][1:], **REGULARISED}.items():
-        models |= {f"midpg {option}={v}": ("midpg", {option: v}) for v in values}
+    for option, values in ({"variant": MODULATED["variant"]} | REGULARISED).items():
+        models |= {f"midpg {option}={v}": ("midpg", {option: v}) for v in values[1:]}
     models["midpg textbook full"] = ("midpg", {"form": "textbook", "disc_input": "full"})
     models["midpg tile full"] = ("midpg", {"repeat_mode": "tile", "disc_input": "full"})
     models["midpg output"] = ("midpg", {"modulate_output": True, "modulate_bias": True})
@@ -130,6 +131,11 @@ def run(case, d_outputs=None, rng=None):
 def upstream(outputs, rng):
     """Random adjoints with the shapes and dtypes of the outputs."""
     return tuple(np.asarray(rng.normal(size=y.shape), dtype=y.dtype)[()] for y in outputs)
+
+
+def numbered(arrays):
+    """Name arrays by their position, for ``assert_close``."""
+    return {str(i): array for i, array in enumerate(arrays)}
 
 
 def arrays_in(thing):

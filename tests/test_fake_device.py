@@ -1,0 +1,188 @@
+"""Every op, layer and model runs on a device that refuses NumPy, and gives NumPy's result."""
+
+import numpy as np
+import pytest
+from fake_device import FakeArray, fake_xp, to_fake
+from small import (
+    SMALL_MODELS,
+    assert_close,
+    named_model,
+    numbered,
+    partners,
+    run,
+    small_batch,
+    upstream,
+)
+from strategies import generator
+
+from midpg_np import losses, ops
+from midpg_np.backend import get_xp, to_numpy
+from midpg_np.batch import Batch
+from midpg_np.checks import perturbed
+from midpg_np.checks.catalogue import CASES, Sizes
+from midpg_np.layers.embedding import Embedding
+from midpg_np.layers.expansion import Expansion, RepeatShape
+from midpg_np.layers.mir import MutualInformation
+from midpg_np.layers.modulated_layer import modulated_bias, modulated_bias_backward
+from midpg_np.models.protocol import ModelOutput
+from midpg_np.training.step import training_step
+from midpg_np.tree import tree_flatten, tree_unflatten
+
+# Cases that hold constants on the host (labels, codes, partners) are written out below.
+HOST_CONSTANT = ("split", "cross_entropy", "embedding", "modulated_bias", "mir")
+ON_ANY_DEVICE = [name for name in CASES if not name.startswith(HOST_CONSTANT)]
+
+
+def to_host(tree):
+    """Every leaf on the host; row gradients as tables, made on the device."""
+    leaves = tree_flatten(tree)
+    leaves = {k: leaf.dense() if hasattr(leaf, "dense") else leaf for k, leaf in leaves.items()}
+    assert all(isinstance(leaf, FakeArray) for leaf in leaves.values())
+    return {path: to_numpy(leaf) for path, leaf in leaves.items()}
+
+
+def assert_same_on_both(function, *arrays):
+    """``function(*arrays)`` returns a list of arrays; it is run on NumPy and on the fake device."""
+    want = function(*arrays)
+    got = function(*(to_fake(array) for array in arrays))
+    assert_close(to_host(numbered(got)), numbered(want))
+
+
+@pytest.mark.parametrize("name", ON_ANY_DEVICE)
+def test_ops_and_layers(name):
+    case = CASES[name](Sizes(), generator(1))
+    outputs, cache = case.forward(case.inputs, None)
+    d_outputs = upstream(outputs, generator(2))
+    fake_outputs, fake_cache = case.forward(to_fake(case.inputs), None)
+    fake_grads = case.backward(tuple(to_fake(d) for d in d_outputs), fake_cache)
+    assert_close(to_host(numbered(fake_outputs)), numbered(outputs))
+    assert_close(to_host(fake_grads), tree_flatten(case.backward(d_outputs, cache)))
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_models_in_training_and_at_inference(name):
+    model, rng = named_model(name), generator(3)
+    params, batch = perturbed(model.init(rng), rng), small_batch(rng)
+    draws = {"partner": partners(rng, batch.n_rows)}
+    on_fake = to_fake(params), Batch(*map(to_fake, batch)), to_fake(draws)
+    loss = losses.CROSS_ENTROPIES["full"]
+    want = training_step(model, loss, params, batch, draws)
+    got = training_step(model, loss, *on_fake)
+    want_grads = tree_flatten(want.grads)
+    want_grads["embedding.table"] = want_grads["embedding.table"].dense()
+    assert_close(to_host(got.losses), want.losses)
+    assert_close(to_host(got.grads), want_grads)
+    logit = model.forward(*on_fake[:2])[0].logit
+    assert_close({"logit": to_numpy(logit)}, {"logit": model.forward(params, batch)[0].logit})
+
+
+def test_an_adjoint_may_be_a_device_scalar():
+    model, rng = named_model("midpg"), generator(4)
+    params, batch = to_fake(model.init(rng)), Batch(*map(to_fake, small_batch(rng)))
+    output, cache = model.forward(params, batch, draws={"partner": to_fake(partners(rng, 9))})
+    d_output = ModelOutput(output.logit, {"mi": to_fake(0.5)})
+    to_host(model.backward(d_output, cache))
+
+
+@pytest.mark.parametrize("kind", losses.CROSS_ENTROPIES)
+def test_cross_entropies(kind):
+    loss = losses.CROSS_ENTROPIES[kind]
+
+    def both(z, y):
+        value, cache = loss.forward(z, y)
+        return [value, loss.backward(0.7, cache)]
+
+    assert_same_on_both(both, generator(5).normal(size=6), np.array([0.0, 1, 1, 0, 0, 1]))
+
+
+def test_split():
+    def both(x):
+        parts, cache = ops.split(x, (2, 3))
+        return [*parts, ops.split_backward(parts, cache)]
+
+    assert_same_on_both(both, generator(6).normal(size=(4, 5)))
+
+
+def test_embedding():
+    layer = Embedding((3, 4), 2)
+
+    def both(table, codes, dE):
+        E, cache = layer.forward({"table": table}, codes)
+        rows = layer.backward(dE, cache)["table"]
+        dense = layer.backward_dense(dE, cache)["table"]
+        return [E, rows.ids, rows.rows, rows.dense(), dense]
+
+    codes = np.array([[0, 1], [2, 1], [0, 3], [0, 1]])  # with repeats, without row 1
+    table, dE = generator(7).normal(size=(7, 2)), generator(8).normal(size=(4, 4))
+    assert_same_on_both(both, table, codes, dE)
+
+
+@pytest.mark.parametrize("mode", ["block", "tile"])
+def test_modulated_bias(mode):
+    def both(b, Q, d_beta):
+        beta, cache = modulated_bias(b, Q, mode)
+        return [beta, *modulated_bias_backward(d_beta, cache)]
+
+    rng = generator(8)
+    shapes = (6,), (5, 2, 3), (5, 6)
+    assert_same_on_both(both, *(rng.normal(size=shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("disc", ["mlp", "bilinear"])
+@pytest.mark.parametrize("form", ["textbook", "grouped"])
+@pytest.mark.parametrize("full", [False, True])
+def test_regulariser(disc, form, full):
+    expansion = Expansion((RepeatShape(2, 3, 4, 9),), "tile") if full else None
+    layer = MutualInformation(3, 6, disc, (4,), expansion, form)
+    params = tree_flatten(perturbed(layer.init(generator(9)), generator(10)))
+
+    def both(e, q, partner, *leaves):
+        tree = tree_unflatten(dict(zip(params, leaves, strict=True)))
+        loss, cache = layer.forward(tree, e, q, partner)
+        d_e, d_q, grads = layer.backward(0.7, cache)
+        return [loss, d_e, d_q, *tree_flatten(grads).values()]
+
+    rng = generator(11)
+    e, q = rng.normal(size=(5, 3)), rng.random((5, 6))
+    assert_same_on_both(both, e, q, partners(rng, 5), *params.values())
+
+
+# --- the fake device itself ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda fake, host: fake + host,
+        lambda fake, host: host + fake,
+        lambda fake, host: host @ fake,
+        lambda fake, host: host * fake,
+        lambda fake, host: fake * host[0, 0],
+        lambda fake, host: fake[host > 0],
+        lambda fake, host: np.tanh(fake),
+        lambda fake, host: np.asarray(fake),
+        lambda fake, host: np.concatenate([fake, fake]),
+        lambda fake, host: fake_xp.concatenate([fake, host]),
+        lambda fake, host: get_xp(fake, host),
+        lambda fake, host: fake.__setitem__(0, host[0]),
+        lambda fake, host: float(fake.sum()),
+        lambda fake, host: bool(fake.any()),
+    ],
+)
+def test_the_fake_device_refuses_to_mix_with_numpy(mix):
+    host = np.eye(2)
+    with pytest.raises(TypeError):
+        mix(to_fake(host), host)
+
+
+def test_a_forgotten_namespace_shows(monkeypatch):
+    case = CASES["sigmoid"](Sizes(), generator(12))
+    monkeypatch.setattr(ops, "get_xp", lambda *arrays: np)
+    run(case, rng=generator(13))  # on NumPy nobody notices
+    with pytest.raises(TypeError):
+        case.forward(to_fake(case.inputs), None)
+
+
+def test_softmax_on_the_device_keeps_float32():
+    x = to_fake(np.ones((2, 3), np.float32))
+    assert ops.softmax(x)[0].dtype == np.float32
