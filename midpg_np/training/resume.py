@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +85,26 @@ def start_run(model: Any, config: TrainConfig, optimiser: Optimiser) -> RunState
 
 
 def fingerprint(
-    model: Any, config: TrainConfig, train: Dataset, valid: Dataset | None
+    model: Any,
+    config: TrainConfig,
+    optimiser: Optimiser,
+    train: Dataset,
+    valid: Dataset | None,
 ) -> dict[str, Any]:
     """Return what a resumed run must share with the interrupted one."""
     options = {k: v for k, v in config.as_dict().items() if k not in FREE_OPTIONS}
     return {
-        "model": repr(model),
+        "model": _settings(model),
         **options,
+        "optimiser": _settings(optimiser),
         "training rows": _checksum(train),
         "validation rows": None if valid is None else _checksum(valid),
     }
+
+
+def _settings(thing: Any) -> str:
+    # The repr of an ordinary object holds its address, which no other process repeats.
+    return repr(thing) if is_dataclass(thing) else type(thing).__qualname__
 
 
 def _checksum(dataset: Dataset) -> str:

@@ -9,7 +9,7 @@ What is exact, and what holds to rounding:
 
 - The replay of a row stops when none of its weights can move any more: twice its current step,
   subtracted, leaves the weight as it is, and later steps are smaller (for beta1 <= beta2).  Up to
-  there weights and moments have the bits of the table form: about 150 steps in float32 and 330 in
+  there weights and moments have the bits of the table form: about 150 steps in float32 and 340 in
   float64, for a step of 1e-3 and weights of 1e-2.
 - Beyond, the weights still have those bits.  The moments are decayed in closed form, m beta1^n and
   v beta2^n, which differs from n multiplications by their rounding: in v by up to 3e-8 n

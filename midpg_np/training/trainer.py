@@ -103,7 +103,7 @@ class Trainer:
     def run(self, resume: bool) -> FitResult:
         """Train to the end, from the start or from the checkpoint."""
         config, path = self.config, self.checkpoint_path
-        identity = fingerprint(self.model, config, self.train, self.valid)
+        identity = fingerprint(self.model, config, self.optimiser, self.train, self.valid)
         if resume and path is not None and path.exists():
             state = load_checkpoint(path, self.model, config, self.optimiser, identity)
         else:
