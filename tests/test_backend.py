@@ -1,0 +1,141 @@
+"""Namespaces, devices, and the two operations that differ between them."""
+
+import sys
+
+import numpy as np
+import pytest
+from fake_device import FakeArray, fake_xp, to_fake
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import generator, seeds
+
+from midpg_np.backend import (
+    DeviceError,
+    check_device,
+    get_xp,
+    scatter_add_rows,
+    segment_sum_rows,
+    to_device,
+    to_numpy,
+)
+from midpg_np.batch import Batch
+from midpg_np.ops import affine
+
+
+def test_the_namespace_of_numpy_arrays_is_numpy():
+    assert get_xp(np.ones(2), W=np.ones((2, 2))) is np
+
+
+def test_the_namespace_of_registered_arrays_is_theirs():
+    assert get_xp(to_fake(np.ones(2)), x=to_fake(np.ones(1))) is fake_xp
+
+
+def test_a_mixture_names_the_argument_on_the_wrong_device():
+    with pytest.raises(TypeError, match=r"W is a fake array but x is a numpy array; move one"):
+        get_xp(x=np.ones(2), W=to_fake(np.ones(2)))
+    with pytest.raises(TypeError, match="argument 2 is a numpy array but argument 1 is a fake"):
+        get_xp(to_fake(np.ones(2)), np.ones(2))
+
+
+def test_an_op_names_its_argument():
+    with pytest.raises(TypeError, match="b is a fake array but x is a numpy array"):
+        affine(np.ones((1, 2)), np.ones((2, 3)), to_fake(np.ones(3)))
+
+
+@pytest.mark.parametrize(("thing", "kind"), [([1.0], "list"), (2.0, "float"), (None, "NoneType")])
+def test_what_is_no_array_is_named(thing, kind):
+    with pytest.raises(TypeError, match=f"x must be a NumPy or CuPy array; got builtins.{kind}"):
+        get_xp(x=thing)
+
+
+def test_no_array_at_all():
+    with pytest.raises(TypeError, match="at least one array"):
+        get_xp()
+
+
+# --- devices -------------------------------------------------------------------------------------
+
+
+def test_an_unknown_device_is_a_value_error():
+    with pytest.raises(ValueError, match="device must be one of cpu, cuda; got 'gpu'"):
+        check_device("gpu")
+    with pytest.raises(ValueError, match="got 'cuda:0'"):
+        to_device(np.ones(2), "cuda:0")
+
+
+def test_cuda_without_cupy_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # importing it now raises ImportError
+    for ask in (lambda: check_device("cuda"), lambda: to_device(np.ones(2), "cuda")):
+        with pytest.raises(DeviceError, match=r"needs CuPy.*'cuda12'.*midpg_np\[cuda12\]"):
+            ask()
+
+
+def test_what_is_on_the_device_is_not_copied():
+    x = np.ones(2)
+    assert to_device(x, "cpu") is x
+    assert to_numpy(x) is x
+    assert isinstance(to_numpy(to_fake(x)), np.ndarray)
+
+
+def test_a_batch_moves_as_a_whole_with_or_without_labels():
+    batch = Batch(np.zeros((3, 2), int), np.zeros(3, int))
+    assert batch.to("cpu").label is None
+    assert batch.n_rows == 3
+    with pytest.raises(ValueError, match="device"):
+        batch.to("tpu")
+
+
+# --- rows that share an id -----------------------------------------------------------------------
+
+
+def dense_sum(ids, rows, n_rows):
+    table = np.zeros((n_rows, rows.shape[1]))
+    for row_id, row in zip(ids, rows, strict=True):
+        table[row_id] += row
+    return table
+
+
+@given(seed=seeds, n=st.integers(0, 40), n_rows=st.integers(1, 12))
+def test_rows_that_share_an_id_are_summed(seed, n, n_rows):
+    rng = generator(seed)
+    ids, rows = rng.integers(0, n_rows, size=n), rng.normal(size=(n, 3))
+    want = dense_sum(ids, rows, n_rows)
+    unique_ids, sums = segment_sum_rows(ids, rows)
+    assert (np.diff(unique_ids) > 0).all()
+    assert set(unique_ids) == set(ids)
+    np.testing.assert_allclose(sums, want[unique_ids], rtol=0, atol=1e-13)
+    target = np.ones((n_rows, 3))
+    scatter_add_rows(target, ids, rows)
+    np.testing.assert_allclose(target, 1.0 + want, rtol=0, atol=1e-13)
+
+
+def test_repeated_ids_by_hand():
+    ids, rows = np.array([4, 1, 4, 4]), np.array([[1.0], [10.0], [2.0], [4.0]])
+    unique_ids, sums = segment_sum_rows(ids, rows)
+    assert unique_ids.tolist() == [1, 4]
+    assert sums.tolist() == [[10.0], [7.0]]
+    target = np.zeros((5, 1))
+    scatter_add_rows(target, ids, rows)
+    assert target.ravel().tolist() == [0.0, 10.0, 0.0, 0.0, 7.0]
+
+
+def test_the_device_form_of_a_segment_sum_agrees():
+    rng = generator(1)
+    ids, rows = rng.integers(0, 5, size=20), rng.normal(size=(20, 2))
+    got = segment_sum_rows(to_fake(ids), to_fake(rows))
+    assert all(isinstance(part, FakeArray) for part in got)
+    for part, want in zip(got, segment_sum_rows(ids, rows), strict=True):
+        np.testing.assert_allclose(to_numpy(part), want, rtol=0, atol=1e-13)
+
+
+def test_a_segment_sum_keeps_float32_and_gives_the_same_bits_twice():
+    rng = generator(2)
+    ids, rows = rng.integers(0, 5, size=200), rng.normal(size=(200, 4)).astype(np.float32)
+    (_, first), (_, second) = segment_sum_rows(ids, rows), segment_sum_rows(ids, rows)
+    assert first.dtype == np.float32
+    assert first.tobytes() == second.tobytes()
+
+
+def test_mixed_devices_are_refused_here_too():
+    with pytest.raises(TypeError, match="ids is a fake array but target is a numpy array"):
+        scatter_add_rows(np.zeros((2, 1)), to_fake([0]), np.ones((1, 1)))
