@@ -1,0 +1,149 @@
+"""Configurations: parameter counts of the specification, and options that are wrong."""
+
+import numpy as np
+import pytest
+from small import small_batch, small_model
+from strategies import generator
+
+from midpg_np.models import make_model, model_config, model_name
+
+# equations.md 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
+SPECIFIED = {"vocab_sizes": (10,) * 16, "n_aware": 2, "n_scenarios": 10}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "serving", "training_only"),
+    [
+        ("dnn", {}, 26_881, 0),
+        ("dpg", {}, 40_101, 0),
+        ("midpg", {}, 40_101, 15_043),
+        ("midpg", {"variant": "c"}, 39_717, 15_043),
+        ("midpg", {"variant": "rc"}, 52_869, 15_043),
+        ("midpg", {"row_divisor": 4, "col_divisor": 4, "d_k": 2}, 44_145, 54_979),
+        ("midpg", {"row_divisor": 1, "col_divisor": 1, "d_k": 4}, 81_889, 853_699),
+        ("midpg", {"variant": "non"}, 917_345, 853_699),
+    ],
+)
+def test_parameter_counts_of_the_specification(kind, options, serving, training_only):
+    count = make_model(kind, **SPECIFIED, **options).count_params()
+    assert count == (serving, training_only, 16 * 10 * 8)
+
+
+@pytest.mark.parametrize("kind", ["dnn", "dpg", "midpg"])
+def test_a_configuration_builds_its_model_again(kind):
+    model = small_model(kind)
+    config = {k: list(v) if isinstance(v, tuple) else v for k, v in model_config(model).items()}
+    assert make_model(model_name(model), **config) == model
+
+
+CHOICES = {
+    "dpg": (
+        "variant",
+        "sigmoid_on",
+        "shared_init",
+        "repeat_mode",
+        "w_layout",
+        "form",
+        "dwm_inputs",
+    ),
+    "midpg": ("disc", "disc_scope", "disc_input", "mi_reduce", "mi_grad_to", "negatives"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"), [(kind, option) for kind, options in CHOICES.items() for option in options]
+)
+def test_a_wrong_choice_is_named_with_the_right_ones(kind, option):
+    with pytest.raises(ValueError, match=rf"{option} must be .*; got 'blokc'"):
+        small_model(kind, **{option: "blokc"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"row_divisor": 4}, r"row_divisor = 4 must divide d_m of layer_1 = 6; .* 1, 2, 3, 6\."),
+        ({"col_divisor": 5}, r"col_divisor = 5 must divide d_n of layer_1 = 12"),
+        ({"hidden": (12, 9)}, r"col_divisor = 2 must divide d_n of layer_2 = 9; .* 1, 3, 9\."),
+        ({"row_divisor": 0}, r"row_divisor = 0 must divide"),
+        ({"n_aware": 0}, r"n_aware must lie in \[1, 3\], the number of fields; got 0"),
+        ({"n_aware": 4}, r"n_aware must lie in \[1, 3\], the number of fields; got 4"),
+    ],
+)
+def test_sizes_that_do_not_fit(options, message):
+    with pytest.raises(ValueError, match=message):
+        small_model("dpg", **options)
+
+
+def test_unknown_names_come_with_the_closest_known_one():
+    with pytest.raises(ValueError, match=r"got 'midgp'\. Did you mean 'midpg'"):
+        make_model("midgp")
+    with pytest.raises(ValueError, match=r"no option 'mi_wieght'.* Did you mean 'mi_weight'"):
+        make_model("midpg", mi_wieght=1.0)
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="activation is not checked: KeyError later")
+@pytest.mark.parametrize("kind", ["dnn", "dpg", "midpg"])
+def test_a_wrong_activation_is_named_too(kind):
+    with pytest.raises(ValueError, match="activation must be one of"):
+        model = small_model(kind, activation="rellu")
+        model.forward(model.init(generator(1)), small_batch(generator(2)))
+
+
+@pytest.mark.xfail(strict=True, reason="gain = 0 is accepted and divides by zero in backward")
+def test_a_gain_of_zero_is_refused():
+    with pytest.raises(ValueError, match="gain"):
+        small_model("dpg", gain=0.0)
+
+
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="hidden=() ends in an IndexError")
+@pytest.mark.parametrize("kind", ["dpg", "midpg"])
+def test_a_network_without_hidden_layers_is_refused_or_works(kind):
+    small_model(kind, hidden=()).init(generator(1))
+
+
+# --- the step draws what the options say ---------------------------------------------------------
+
+
+def test_only_the_regulariser_draws():
+    batch = small_batch(generator(1))
+    assert small_model("dnn").draw(generator(2), batch) == {}
+    assert small_model("dpg").draw(generator(2), batch) == {}
+    assert small_model("midpg").draw(generator(2), batch).keys() == {"partner"}
+
+
+@pytest.mark.parametrize("kind", ["permutation", "derangement", "other_scenario"])
+def test_partners_follow_the_option(kind):
+    batch = small_batch(generator(3), n_rows=30)
+    partner = small_model("midpg", negatives=kind).draw(generator(4), batch)["partner"]
+    if kind != "other_scenario":
+        assert sorted(partner) == list(range(30))
+    if kind == "other_scenario":
+        assert (batch.scenario[partner] != batch.scenario).all()
+    if kind == "derangement":
+        assert (partner != np.arange(30)).all()
+
+
+def test_inference_has_no_auxiliary_term():
+    model = small_model("midpg")
+    output, _ = model.forward(model.init(generator(5)), small_batch(generator(6)))
+    assert output.auxiliary == {}
+    assert model.auxiliary_weights == {"mi": 1.0}
+    assert small_model("dpg").auxiliary_weights == {}
+
+
+def test_the_regulariser_starts_near_2_log_2():
+    """equations.md 3.3: T = 0 gives 2 log 2, and the start is near it."""
+    model, rng = small_model("midpg", disc_hidden=(32,)), generator(7)
+    params, batch = model.init(rng), small_batch(rng, n_rows=300)
+    output, _ = model.forward(params, batch, draws=model.draw(rng, batch))
+    assert abs(output.auxiliary["mi"] - 2.0 * np.log(2.0)) < 0.2
+
+
+def test_sum_and_mean_over_layers():
+    values = {}
+    for reduce in ("mean", "sum"):
+        model, rng = small_model("midpg", mi_reduce=reduce), generator(8)
+        params, batch = model.init(rng), small_batch(rng)
+        output, _ = model.forward(params, batch, draws=model.draw(generator(9), batch))
+        values[reduce] = output.auxiliary["mi"]
+    assert values["sum"] == pytest.approx(2 * values["mean"], rel=1e-14)
