@@ -1,3 +1,5 @@
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from midpg_np.data.teacher import block_repeat, draw_cores, make_teacher
 def test_shape_and_sizes():
     data = make_synthetic(20_000, seed=1)
     assert [len(part) for part in data.parts.values()] == [14_000, 2_000, 4_000]
-    assert data.train.vocab_sizes == (11, 5, *[11] * 6)
+    assert data.train.vocab_sizes == (11, 5, *[31] * 14)
     assert data.train.n_aware == 2 and data.train.n_scenarios == 10
     shares = [row["rows"] / 14_000 for row in describe(data)["parts"]["train"]["scenarios"]]
     assert shares[0] > 0.15 and 0.02 < shares[-1] < 0.05
@@ -34,21 +36,21 @@ def test_truth_explains_the_labels():
 
 
 def test_teacher_multiplies_entry_by_entry():
-    teacher = make_teacher(
-        np.random.default_rng(0), (2, 3), dim=2, widths=(4,), rank=1, difference=3
-    )
+    rng = np.random.default_rng(0)
+    teacher = make_teacher(rng, (2, 3), dim=2, hidden=(4,), rank=1, difference=3, density=0.4)
     values = np.array([[0, 1], [1, 1], [1, 2]])
-    for n, (d, c) in enumerate(values):
-        x = np.concatenate([teacher.tables[0][d], teacher.tables[1][c]])
-        h = np.zeros(4)
-        for j in range(4):
-            a = teacher.biases[0][j]
-            for i in range(4):
-                core = teacher.cores[0][d, i // 2, j // 2]
-                assert teacher.matrices[0][d, i, j] == core
-                a += core * teacher.weights[0][i, j] * x[i]
-            h[j] = max(a, 0.0)
-        np.testing.assert_allclose(teacher.logit(values)[n], h @ teacher.head, rtol=1e-12)
+    for n, context in enumerate(map(tuple, values)):
+        h = np.concatenate([teacher.tables[f][v] for f, v in enumerate(context)])
+        for layer, d_n in enumerate((4, 1)):
+            a = np.zeros(d_n)
+            for j in range(d_n):
+                a[j] = teacher.biases[layer][j]
+                for i in range(4):
+                    core = teacher.cores[layer][context][i // 2, j // 2]
+                    assert teacher.matrices[layer][context][i, j] == core
+                    a[j] += core * teacher.weights[layer][i, j] * h[i]
+            h = np.maximum(a, 0.0)
+        np.testing.assert_allclose(teacher.logit(values)[n], a[0], rtol=1e-12)
 
 
 def test_block_repeat_by_hand():
@@ -57,10 +59,12 @@ def test_block_repeat_by_hand():
 
 
 def test_cores_have_low_rank_before_the_sigmoid():
-    cores = draw_cores(np.random.default_rng(0), 5, (6, 4), rank=2, difference=1.0)
+    rng = np.random.default_rng(0)
+    cores = draw_cores(rng, (5, 40), (6, 4), rank=2, difference=1.0, density=0.3)
     assert ((cores > 0) & (cores < 2)).all()
-    P = -np.log(2 / cores - 1)
-    # All scenarios share the columns, so even their rows together span two dimensions only.
+    assert abs((cores > 1).mean() - 0.3) < 0.03
+    P = -np.log(2 / cores - 1) + NormalDist().inv_cdf(0.7)
+    # All contexts share the columns, so even their rows together span two dimensions only.
     assert np.linalg.matrix_rank(P.reshape(-1, 4), tol=1e-8) == 2
 
 
@@ -78,7 +82,7 @@ def test_one_seed_one_data_set():
 
 def test_more_rows_keep_the_teacher():
     few, many = make_synthetic(2_000), make_synthetic(3_000)
-    np.testing.assert_array_equal(few.truth.teacher.head, many.truth.teacher.head)
+    np.testing.assert_array_equal(few.truth.teacher.cores[0], many.truth.teacher.cores[0])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,8 @@ def test_more_rows_keep_the_teacher():
         ({"positive_rate": 1.0}, r"positive_rate must lie in \(0, 1\); got 1.0"),
         ({"size_ratio": 0.0}, r"size_ratio must lie in \(0, 1\]; got 0.0"),
         ({"n_scenarios": 0}, "n_scenarios must be at least 1; got 0"),
-        ({"widths": (3,)}, "widths must be even"),
+        ({"hidden": (3,)}, "hidden must be even"),
+        ({"density": 1.0}, r"density must lie in \(0, 1\); got 1.0"),
         ({"rank": 0}, "rank must be positive"),
         ({"path": "x.csv"}, "is generated and reads no file"),
     ],

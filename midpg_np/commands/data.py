@@ -1,0 +1,73 @@
+"""``midpg data``: what a data set holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from midpg_np.commands import tables
+from midpg_np.commands.console import parse_settings, stderr, stdout
+from midpg_np.commands.sources import load_splits
+from midpg_np.data import describe as describe_data
+
+app = typer.Typer(help="Show what a data set holds, per scenario.", no_args_is_help=True)
+
+DataArgument = Annotated[
+    str, typer.Argument(help="A built-in data set, or a CSV or Parquet file with --schema.")
+]
+PathOption = Annotated[Path | None, typer.Option(help="Folder or file of a built-in data set.")]
+SchemaOption = Annotated[Path | None, typer.Option(help="TOML file with the roles of columns.")]
+DataSettings = Annotated[
+    list[str] | None,
+    typer.Option("--data-option", metavar="NAME=VALUE", help="Option of the data set's loader."),
+]
+
+
+@app.command()
+def describe(
+    data: DataArgument = "synthetic",
+    path: PathOption = None,
+    schema: SchemaOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of generated rows and random divisions.")] = 0,
+    data_option: DataSettings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print rows and positives per scenario and part, and the fields.
+
+    Example: midpg data describe kuairand --path data/kuairand-pure
+    """
+    splits = load_splits(data, path, schema, seed, parse_settings(data_option or ()))
+    description = describe_data(splits)
+    if as_json:
+        print(json.dumps(description, indent=2))
+        return
+    console = stdout()
+    console.print(tables.describe_table(description))
+    console.print(tables.fields_table(description["fields"]))
+    for note in description["notes"]:
+        stderr().print(note)
+
+
+@app.command()
+def head(
+    data: DataArgument = "synthetic",
+    path: PathOption = None,
+    schema: SchemaOption = None,
+    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="Number of rows.")] = 10,
+    data_option: DataSettings = None,
+) -> None:
+    """Print the first training rows as the models read them: integer codes, aware fields first.
+
+    Example: midpg data head online-shoppers --path data/online-shoppers -n 5
+    """
+    train = load_splits(data, path, schema, 0, parse_settings(data_option or ())).train
+    table = Table("scenario", "label", *train.field_names)
+    assert train.label is not None  # training rows always have labels
+    for row in range(min(rows, len(train))):
+        name = train.scenario_names[train.scenario[row]]
+        table.add_row(name, f"{train.label[row]:.0f}", *map(str, train.codes[row]))
+    stdout().print(table)

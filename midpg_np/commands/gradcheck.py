@@ -1,0 +1,58 @@
+"""``midpg gradcheck``: prove every backward pass on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.progress import track
+
+from midpg_np.checks import GradientReport, check_gradients
+from midpg_np.checks.catalogue import CASES, Sizes
+from midpg_np.commands import tables
+from midpg_np.commands.console import stderr, stdout
+from midpg_np.experiments.small_models import MODEL_CASES
+
+
+def gradcheck(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Check only names that contain one of these.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all numbers drawn.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check every op, loss, layer and model against the complex step and central differences.
+
+    Exit code 1 if one fails.  Example: midpg gradcheck dwm midpg
+    """
+    builders = CASES | MODEL_CASES
+    chosen = [name for name in builders if not names or any(part in name for part in names)]
+    if not chosen:
+        raise ValueError(f"no check is called {names}; there are {', '.join(builders)}.")
+    reports: list[GradientReport] = []
+    console = stderr()
+    for name in track(chosen, "checking", console=console, disable=not console.is_terminal):
+        rng = np.random.default_rng(seed)
+        reports.append(check_gradients(builders[name](Sizes(), rng), rng))
+    if as_json:
+        print(json.dumps([_as_dict(report) for report in reports], indent=2))
+    else:
+        stdout().print(tables.gradcheck_table(reports))
+    failures = [f"{report.name}: {line}" for report in reports for line in report.failures]
+    for line in failures:
+        console.print(line, markup=False)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _as_dict(report: GradientReport) -> dict[str, object]:
+    return {
+        "name": report.name,
+        "ok": report.ok,
+        "entries": report.n_entries,
+        "complex_step_error": report.complex_error,
+        "difference_error": report.difference_error,
+        "failures": report.failures,
+    }

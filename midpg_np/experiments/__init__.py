@@ -1,0 +1,1 @@
+"""Comparing models fairly: the same rows, the same seeds, the same training."""

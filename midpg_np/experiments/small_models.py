@@ -1,0 +1,59 @@
+"""Every model, small enough to check every entry of every gradient."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from midpg_np.batch import Batch
+from midpg_np.checks.case import Case
+from midpg_np.checks.catalogue import Builder, Sizes
+from midpg_np.checks.model import model_case, perturbed
+from midpg_np.layers.dwm import VARIANTS
+from midpg_np.models import make_model
+
+VOCAB_SIZES = (3, 4, 3, 5)
+N_SCENARIOS = 5
+
+
+def small_batch(n_rows: int, rng: np.random.Generator) -> Batch:
+    """Draw rows with unequal scenarios: most are 0, some 1, one 2, none of the others."""
+    codes = rng.integers(0, VOCAB_SIZES, size=(n_rows, len(VOCAB_SIZES)))
+    scenario = np.minimum(np.arange(n_rows) * 5 // (2 * n_rows), 2)
+    scenario[-1] = 2
+    label = (rng.random(n_rows) < 0.5).astype(float)
+    return Batch(codes, scenario, label)
+
+
+def _case(name: str, options: dict[str, Any], sizes: Sizes, rng: np.random.Generator) -> Case:
+    shape: dict[str, Any] = {"dim_embedding": 2, "hidden": (6, 4)}
+    if name != "dnn":
+        shape |= {"row_divisor": 2, "col_divisor": 2, "d_k": 2, "generator_hidden": (3,)}
+    if name == "midpg":
+        shape["disc_hidden"] = (3,)
+    common = {"vocab_sizes": VOCAB_SIZES, "n_aware": 2, "n_scenarios": N_SCENARIOS}
+    model = make_model(name, **common, **shape, **options)
+    batch = small_batch(sizes.B, rng)
+    draws = model.draw(rng, batch)
+    if draws:  # a cycle over all rows: no involution, so a gather in place of a scatter shows
+        draws = {"partner": np.roll(np.arange(sizes.B), 1)}
+    title = " ".join([name, *map(str, options.values())])
+    return model_case(model, perturbed(model.init(rng), rng), batch, draws, title)
+
+
+def _builders() -> dict[str, Builder]:
+    choices: list[tuple[str, dict[str, Any]]] = [("dnn", {})]
+    choices += [
+        (name, {"variant": variant, "form": form})
+        for name in ("dpg", "midpg")
+        for variant in VARIANTS
+        for form in ("grouped", "textbook")
+    ]
+    rng = np.random.default_rng(0)
+    builders: list[Builder] = [partial(_case, name, options) for name, options in choices]
+    return {builder(Sizes(), rng).name: builder for builder in builders}
+
+
+MODEL_CASES: dict[str, Builder] = _builders()
