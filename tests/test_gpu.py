@@ -32,8 +32,8 @@ def step_on(device, name, dtype):
     loss = CROSS_ENTROPIES["full"]
     step = training_step(model, loss, tree_to_device(params, device), batch, draws)
     grads = tree_flatten(tree_map(to_numpy, dense_gradients(step.grads)))
-    values = {key: to_numpy(value) for key, value in step.losses.items() if np.shape(value) == ()}
-    return grads | values | {"logit": to_numpy(step.output.logit)}
+    losses = {name: np.asarray(value.item(), value.dtype) for name, value in step.losses.items()}
+    return grads | losses | {"logit": to_numpy(step.output.logit)}
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
