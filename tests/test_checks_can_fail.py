@@ -37,9 +37,10 @@ def test_differences_reject_them_without_the_complex_step(name, monkeypatch):
     assert not check_gradients(case, generator(2)).ok
 
 
+@pytest.mark.parametrize("n_draws", [4, pytest.param(N_DRAWS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", WRONG_MODELS)
-def test_wrong_models_are_rejected_in_every_draw(name):
-    for seed in range(N_DRAWS):
+def test_wrong_models_are_rejected_in_every_draw(name, n_draws):
+    for seed in range(n_draws):
         rng = generator(seed)
         case = WRONG_MODELS[name].build(rng)
         assert not check_gradients(case, rng, differences=False, max_entries=12).ok, seed

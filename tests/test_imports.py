@@ -27,18 +27,8 @@ ALLOWED = {
     "data": {"backend", "batch", "ops"},
     "plots": set(),
     "training": {
-        *(
-            "plots",
-            "backend",
-            "tree",
-            "batch",
-            "ops",
-            "losses",
-            "layers",
-            "models",
-            "data",
-            "checks",
-        ),
+        *("backend", "tree", "batch", "ops", "losses", "layers", "models"),
+        *("data", "checks", "plots"),
     },
 }
 HEAVY = ("sklearn", "polars", "matplotlib", "cupy", "pandas", "torch", "typer", "rich", "scipy")
