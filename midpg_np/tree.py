@@ -41,7 +41,9 @@ def tree_unflatten(flat: Mapping[str, Any]) -> Tree:
     return tree
 
 
-def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+def tree_map(
+    function: Callable[..., Any], tree: Mapping[str, Any], *others: Mapping[str, Any]
+) -> Tree:
     """Apply ``function`` leaf by leaf to trees of the same structure."""
     for other in others:
         if tree.keys() != other.keys():

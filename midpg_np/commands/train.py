@@ -167,12 +167,12 @@ def _train_seed(plan: Plan, folder: Path, seed: int) -> dict[str, RunResult]:
                 progress=progress,
             )
     results = dict(reversed(results.items()))  # the model first, its baseline second
-    about = {"name": splits.name, "notes": list(splits.notes), "seed": seed}
+    about: dict[str, Any] = {"name": splits.name, "notes": list(splits.notes), "seed": seed}
     about["rows"] = {part: len(dataset) for part, dataset in splits.parts.items()}
-    common = {"encoder": splits.encoder, "data": about}
     if plan.baseline is not None:
-        write_run(folder / "baseline", {plan.baseline: results[plan.baseline]}, **common)
-    write_run(folder, results, gradient_check=line, **common)
+        alone = {plan.baseline: results[plan.baseline]}
+        write_run(folder / "baseline", alone, encoder=splits.encoder, data=about)
+    write_run(folder, results, encoder=splits.encoder, data=about, gradient_check=line)
     return results
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class Encoder:
         self,
         columns: Columns,
         *,
-        unknown_scenario: Literal["error", "shared"] = "error",
+        unknown_scenario: str = "error",
         require_label: bool = True,
         warn: bool = True,
     ) -> Dataset:

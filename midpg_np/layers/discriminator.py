@@ -116,7 +116,7 @@ class MLPDiscriminator:
         xp = get_xp(dt_pos=dt_pos, dt_neg=dt_neg)
         dA = xp.concatenate([dt_pos, dt_neg])[:, None]
         grads: Tree = {}
-        if self.hidden:
+        if c.tail is not None:
             dH, g_tail = self.tail.backward(dA, c.tail)
             dA = ACTIVATIONS[self.mlp.activation].backward(dH, c.activation)
             grads = dict(zip(self.mlp.layer_names[1:], g_tail.values(), strict=True))

@@ -1,6 +1,7 @@
 """The auxiliary network (DWM): generates the core Q of the weighting matrix, per sample.
 
-Four variants (equations.md 3.2); R is the row factor (d_r, d_k), C the column factor (d_k, d_c):
+Four variants (equations.md 3.2, options in 3.8); R is the row factor (d_r, d_k), C the column
+factor (d_k, d_c):
 
 ======= ============================ ==============================
 variant P                            learned globally
@@ -75,9 +76,9 @@ class DynamicWeighting:
     variant : str
         "non", "rc", "r" or "c".
     hidden : tuple of int
-        Hidden widths of each generator; () is a linear map.
+        Hidden widths of each generator, with ReLU between; () is a linear map.
     gain : float
-        Q lies in (0, gain).
+        Q lies in (0, gain), with ``sigmoid_on="factors"`` in (0, gain d_k).
     sigmoid_on : str
         "product": Q = gain sigmoid(R C).  "factors": Q = gain sigmoid(R) sigmoid(C); for ``non``
         the two are the same.
@@ -229,6 +230,7 @@ class DynamicWeighting:
 
     def _product_adjoints(self, dQ: Array, cache: WeightingCache) -> tuple[Array, Array]:
         """Return dR = dP C^T and dC = R^T dP per sample, through the sigmoid where it sits."""
+        assert cache.R is not None and cache.C is not None  # every variant but "non" has both
         R, C = cache.R, cache.C
         if self.sigmoid_on == "factors":
             dP = dQ * self.gain

@@ -1,11 +1,11 @@
 """The modulated product A_bj = sum_i S_b,ij W_ij H_bi, in three forms with one signature.
 
-``textbook`` builds S and S * W and multiplies, line for line equations 3.2 and 3.4: the oracle and
-the lesson.  ``row`` and ``column`` never build a (B, d_m, d_n) array (equations.md 3.5): all inputs
-of a row group meet the same core row, so they can be multiplied with W first and weighted after
-(``row``); all outputs of a column group meet the same core column, so the inputs can be weighted
-first and multiplied after (``column``).  Both need as many multiplications as a plain layer plus
-d_r * d_n, or d_c * d_m, for the weighting; ``grouped`` takes the cheaper one.
+``textbook`` builds S and S * W and multiplies, line for line equations.md 3.2 and 3.4: the oracle
+and the lesson.  ``row`` and ``column`` never build a (B, d_m, d_n) array (equations.md 3.5): all
+inputs of a row group meet the same core row, so they can be multiplied with W first and weighted
+after (``row``); all outputs of a column group meet the same core column, so the inputs can be
+weighted first and multiplied after (``column``).  Both need as many multiplications as a plain
+layer plus d_r * d_n, or d_c * d_m, for the weighting; ``grouped`` takes the cheaper one.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ def textbook(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, TextbookCa
     A : (B, d_n)
     """
     xp = get_xp(H=H, W=W, Q=Q)
-    S = repeat(Q, *W.shape, mode)
+    d_m, d_n = W.shape
+    _, d_r, d_c = Q.shape
+    S = repeat(Q, d_m, d_n, mode)
     V = S * W
     A = xp.einsum("bi,bij->bj", H, V)
-    return A, TextbookCache(H, W, S, V, *Q.shape[1:], mode)
+    return A, TextbookCache(H, W, S, V, d_r, d_c, mode)
 
 
 def textbook_backward(dA: Array, cache: TextbookCache) -> ModulatedAdjoints:

@@ -168,7 +168,7 @@ class ModulatedLayer:
         before ``weighting.backward`` runs; that is the caller's line.
         """
         dH, dW, dQ = self._form.backward(dA, cache.product)
-        if self.modulate_bias:
+        if cache.bias is not None:
             db, dQ_bias = modulated_bias_backward(dA, cache.bias)
             dQ = dQ + dQ_bias
         else:

@@ -10,10 +10,12 @@ NEGATIVES = ("permutation", "derangement", "other_scenario")
 def draw_partner(rng: np.random.Generator, scenario: np.ndarray, kind: str) -> np.ndarray:
     """Return pi (B,): the negative pair of row b is (e_aw[pi[b]], Q[b]).
 
-    - "permutation": uniform over all permutations, fixed points and own scenario included; only
-      then are negatives draws from the product of the marginals, as the bound asks for.
-    - "derangement": uniform over permutations without a fixed point.
-    - "other_scenario": independent uniform draws among rows of another scenario (no permutation).
+    - "permutation": uniform over all permutations, fixed points and own scenario included: the
+      negatives are draws from the product of the batch's own marginals.
+    - "derangement": uniform over permutations without a fixed point, so that no matching pair (on
+      average one per batch) is among the negatives.
+    - "other_scenario": independent uniform draws among rows of another scenario.  No permutation,
+      and not the product of the marginals: the loss can fall below the floor of equations.md 3.3.
 
     Raises
     ------

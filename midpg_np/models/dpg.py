@@ -60,6 +60,8 @@ class CoreAdjoint(NamedTuple):
 class DPG:
     """H^{l+1} = act((psi(Q^l_b) * W^l)^T H^l_b + b^l), Q^l generated from U^l = [E_aw, H^l].
 
+    The options are the choices that the paper leaves open (equations.md 3.8).
+
     Parameters
     ----------
     vocab_sizes : tuple of int
@@ -73,7 +75,7 @@ class DPG:
     hidden : tuple of int
         Widths of the hidden layers; each is modulated.
     activation : str
-        A name in ``ops.ACTIVATIONS``.
+        Activation of the backbone, a name in ``ops.ACTIVATIONS``; generators keep ReLU.
     variant : str
         "r", "c", "rc" or "non"; see ``layers.dwm``.
     row_divisor, col_divisor : int
@@ -83,7 +85,7 @@ class DPG:
     generator_hidden : tuple of int
         Hidden widths of each generator.
     gain : float
-        S lies in (0, gain); 2 centres it at 1.
+        S = gain sigmoid(P) lies in (0, gain); 2 centres it at 1.
     sigmoid_on, shared_init : str
         See ``DynamicWeighting``.
     repeat_mode, w_layout, modulate_bias, form
@@ -291,7 +293,7 @@ class DPG:
 
     def kinks(self, cache: DPGCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""
-        kinks = {}
+        kinks: dict[str, Array] = {}
         for name, layer in self.layers.items():
             c = cache.layers[name]
             inner = layer.weighting.kinks(c.weighting)
