@@ -105,3 +105,24 @@ def test_inputs_need_not_be_contiguous(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_a_batch_of_one_row(name):
     check_gradients(case_of(name, n_rows=1), generator(2), max_entries=4).raise_if_wrong()
+
+
+# Cases that keep something of the batch (labels, codes, partners) to themselves; the models'
+# own test in test_invariants.py covers those.
+OWN_ROWS = ("cross_entropy", "embedding", "mir")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(OWN_ROWS)])
+def test_permuting_the_batch_permutes_the_outputs(name):
+    case, order = case_of(name), generator(3).permutation(9)  # nothing but the batch is 9 long
+
+    def moved(array):
+        return array[order] if np.shape(array)[:1] == (9,) else array
+
+    outputs, _ = case.forward(case.inputs, None)
+    d_outputs = upstream(outputs, generator(2))
+    _, grads = run(case, d_outputs)
+    permuted = replace(case, inputs=tree_map(moved, case.inputs))
+    outputs_permuted, grads_permuted = run(permuted, tuple(map(moved, d_outputs)))
+    assert_close(numbered(outputs_permuted), numbered(map(moved, outputs)))
+    assert_close(grads_permuted, {path: moved(g) for path, g in grads.items()})

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from small import small_batch, small_model
+from small import assert_close, partners, small_batch, small_model
 from strategies import generator
 
+from midpg_np.checks import perturbed
 from midpg_np.models import make_model, model_config, model_name
 
 # equations.md 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
@@ -99,6 +100,64 @@ def test_a_gain_of_zero_is_refused():
 @pytest.mark.parametrize("kind", ["dpg", "midpg"])
 def test_a_network_without_hidden_layers_is_refused_or_works(kind):
     small_model(kind, hidden=()).init(generator(1))
+
+
+# --- what the generators read, and the whole forward by its definition ----------------------------
+
+
+def test_what_the_generators_read():
+    """U = [E_aw, H] (equation (1)); in layer 1, H is X = [E_aw, E_ag]."""
+    batch = small_batch(generator(10))
+    for options, first, second in (
+        ({}, "aw X", "aw H"),
+        ({"dedup_first": True}, "aw ag", "aw H"),
+        ({"dwm_inputs": "aw_only"}, "aw", "aw"),
+    ):
+        model = small_model("dpg", **options)
+        _, c = model.forward(perturbed(model.init(generator(11)), generator(12)), batch)
+        H = np.maximum(c.layers["layer_1"].A, 0.0)
+        parts = {"aw": c.X[:, :4], "ag": c.X[:, 4:], "X": c.X, "H": H}
+        for name, layout in (("layer_1", first), ("layer_2", second)):
+            want = np.concatenate([parts[part] for part in layout.split()], axis=1)
+            assert np.array_equal(c.layers[name].U, want), (options, name)
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def mlp(params, x):
+    for layer in params.values():
+        A = x @ layer["W"] + layer["b"]
+        x = np.maximum(A, 0.0)
+    return A
+
+
+def test_the_whole_model_by_its_definition():
+    """equations.md 3.2 and 3.3 for one row after the other, default options."""
+    model, rng = small_model("midpg"), generator(13)
+    params, batch = perturbed(model.init(rng), rng), small_batch(rng)
+    partner = partners(rng, 9)
+    offsets, (B, D) = np.array([0, 3, 8]), (9, 2)  # vocabularies of 3, 5 and 4; D modulated layers
+    z, contexts, cores = np.zeros(B), np.zeros((B, 4)), {"layer_1": [], "layer_2": []}
+    for b in range(B):
+        h = params["embedding"]["table"][batch.codes[b] + offsets].ravel()
+        e = contexts[b] = h[:4]
+        for name, (d_r, d_c) in {"layer_1": (2, 6), "layer_2": (4, 3)}.items():
+            p = params[name]
+            R = mlp(p["weighting"]["row_generator"], np.concatenate([e, h])).reshape(d_r, 2)
+            Q = sigmoid(R @ p["weighting"]["C_share"])
+            S = np.kron(Q, np.ones((3, 2)))
+            h = np.maximum(h @ (S * p["W"]) + p["b"], 0.0)
+            cores[name].append(Q.ravel())
+        z[b] = h @ params["head"]["W"][:, 0] + params["head"]["b"][0]
+    mi = 0.0
+    for name, q in cores.items():
+        for e, sign in ((contexts, -1.0), (contexts[partner], 1.0)):
+            t = mlp(params["discriminators"][name], np.concatenate([e, q], axis=1))[:, 0]
+            mi += np.log1p(np.exp(sign * t)).mean() / D
+    output, _ = model.forward(params, batch, draws={"partner": partner})
+    assert_close({"logit": output.logit, "mi": output.auxiliary["mi"]}, {"logit": z, "mi": mi})
 
 
 # --- the step draws what the options say ---------------------------------------------------------

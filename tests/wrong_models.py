@@ -162,5 +162,4 @@ WRONG_MODELS = {
     ),
     "mean over discriminators taken for sum": WrongOption("mi_reduce", "mean", "sum"),
     "tanh differentiated as sigmoid": WrongOption("activation", "tanh", "sigmoid"),
-    "modulation of the bias forgotten": WrongOption("modulate_bias", True, False),
 }
