@@ -45,6 +45,11 @@ class Model(Protocol):
     ``frozen`` holds values that stand behind a stop-gradient at their base point, so that a
     numerical check of ``forward`` differentiates what ``backward`` claims to be its derivative;
     ``cache.detached`` lists them by name.
+
+    A model may also have: ``routes_by_scenario`` (True: it cannot predict rows of an unknown
+    scenario); ``buffers``, paths of leaves that have no gradient, and ``advance(params, cache) ->
+    params``, which moves them after each step (moving averages, schedules); ``rows_read(batch)``,
+    the rows of further tables that ``forward`` will read, for row-wise optimisers.
     """
 
     vocab_sizes: tuple[int, ...]
@@ -73,6 +78,9 @@ class Model(Protocol):
 
     def backward(self, d_output: ModelOutput, cache: Any) -> Tree:
         """Return the gradient of every parameter; ``embedding.table`` gets a ``RowGradient``."""
+
+    def kinks(self, cache: Any) -> dict[str, Array]:
+        """Return pre-activations by the path of the bias that shifts them, for the checks."""
 
     def count_params(self) -> ParamCount:
         """Count the parameters."""
