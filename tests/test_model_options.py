@@ -143,7 +143,7 @@ def test_the_whole_model_by_its_definition():
     for b in range(B):
         h = params["embedding"]["table"][batch.codes[b] + offsets].ravel()
         e = contexts[b] = h[:4]
-        for name, (d_r, d_c) in {"layer_1": (2, 6), "layer_2": (4, 3)}.items():
+        for name, d_r in (("layer_1", 2), ("layer_2", 4)):
             p = params[name]
             R = mlp(p["weighting"]["row_generator"], np.concatenate([e, h])).reshape(d_r, 2)
             Q = sigmoid(R @ p["weighting"]["C_share"])
