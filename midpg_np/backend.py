@@ -129,7 +129,9 @@ def to_device(array: Array, device: str) -> Array:
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """Return ``array`` as a NumPy array on the host; no copy if it is there already."""
+    """Return ``array`` (or a NumPy scalar) as a NumPy array on the host, without copying one."""
+    if isinstance(array, np.generic):
+        return np.asarray(array)
     return _backend_of(array, "array").to_numpy(array)
 
 

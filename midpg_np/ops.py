@@ -194,3 +194,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": Activation(silu, silu_backward),
     "identity": Activation(identity, identity_backward),
 }
+
+
+def check_activation(name: str) -> None:
+    """Raise ValueError unless ``name`` is an activation."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {tuple(ACTIVATIONS)}; got {name!r}.")

@@ -1,14 +1,13 @@
 """Small models that use every option, a batch with every corner, and helpers for their arrays."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from midpg_np.batch import Batch
-from midpg_np.checks import model_case, perturbed
+from midpg_np.checks import model_case, perturbed, wake_units
 from midpg_np.models import make_model
-from midpg_np.tree import tree_flatten, tree_set
+from midpg_np.tree import tree_flatten
 
 # 6 -> 12 -> 6 -> 1 with cores (2, 6) and (4, 3): d_m != d_n, f_r = 3, f_c = 2, d_k = 2.
 WIDTHS = {
@@ -49,8 +48,6 @@ def small_model(kind, **options):
     """Build a model of at most a few hundred parameters."""
     if kind != "dnn":
         options = GENERATED | options
-        if options.get("modulate_output"):
-            options["d_k"] = 1  # the output has a single column
     if kind == "midpg":
         options = {"disc_hidden": (3,)} | options
     return make_model(kind, **(WIDTHS | options))
@@ -102,22 +99,7 @@ def training_case(model, rng, n_rows=9):
     """Case of a training step with parameters away from their start."""
     batch = small_batch(rng, n_rows)
     draws = {"partner": partners(rng, n_rows)}
-    return awake(model_case(model, perturbed(model.init(rng), rng), batch, draws))
-
-
-def awake(case):
-    """Shift biases so that every unit is on for some rows of the batch and off for others.
-
-    Behind units that are all off every gradient is zero, and a check of it proves nothing.
-    """
-    for path in case.kinks(case.forward(case.inputs, None)[1]):
-        bias = tree_flatten(case.inputs)[path]
-        A = case.kinks(case.forward(case.inputs, None)[1])[path].reshape(-1, bias.shape[-1])
-        low, high = A.min(axis=0), A.max(axis=0)
-        asleep = (low * high > 0) & (len(A) > 1)
-        shifted = bias - asleep * (low + high) / 2
-        case = replace(case, inputs=tree_set(case.inputs, path, shifted))
-    return case
+    return wake_units(model_case(model, perturbed(model.init(rng), rng), batch, draws))
 
 
 def run(case, d_outputs=None, rng=None):

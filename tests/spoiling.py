@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from unittest.mock import patch
 
-from small import awake
-
+from midpg_np.checks import wake_units
 from midpg_np.checks.catalogue import CASES
 
 
@@ -18,7 +17,7 @@ class Wrong(NamedTuple):
 
     def build(self, sizes, rng):
         right = CASES[self.case](sizes, rng)
-        return self.spoil(awake(right) if right.kinks else right)
+        return self.spoil(wake_units(right))
 
 
 def result(case, change):

@@ -33,7 +33,7 @@ def test_wrong_ops_and_layers_are_rejected_in_every_draw(name):
 @pytest.mark.parametrize("name", WRONG)
 def test_differences_reject_them_without_the_complex_step(name, monkeypatch):
     monkeypatch.setattr("midpg_np.checks.gradient.COMPLEX_TOLERANCE", np.inf)
-    case = WRONG[name].build(Sizes(d_r=4), generator(1))
+    case = WRONG[name].build(Sizes(), generator(1))
     assert not check_gradients(case, generator(2)).ok
 
 

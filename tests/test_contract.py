@@ -26,7 +26,7 @@ MODULES = [*CASES, *SMALL_MODELS]
 
 def case_of(name, n_rows=9, seed=1):
     if name in CASES:
-        return CASES[name](Sizes(B=n_rows, d_r=4), generator(seed))
+        return CASES[name](Sizes(B=n_rows), generator(seed))
     return training_case(named_model(name), generator(seed), n_rows)
 
 

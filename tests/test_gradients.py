@@ -34,7 +34,7 @@ FLOAT64_CONSTANT = {
     "modulated_bias block",
     "modulated_bias tile",
 }
-SQUARE_FREE = Sizes(d_r=4)  # d_m = d_n = 8 by default; 8 x 8 would hide a transposition
+SQUARE_FREE = Sizes()  # 6 x 8: a square W would hide a transposition
 STOPPED = [
     ("dpg", {"dwm_detach_h": True}),
     ("midpg", {"mi_grad_to": "disc"}),

@@ -1,6 +1,6 @@
 """Gradient checks: proof that a backward is the derivative of its forward."""
 
-from midpg_np.checks.case import Case, linearise, shift_from_kinks
+from midpg_np.checks.case import Case, linearise, shift_from_kinks, wake_units
 from midpg_np.checks.close import expect_close
 from midpg_np.checks.gradient import (
     GradientMismatchError,
@@ -22,4 +22,5 @@ __all__ = [
     "model_case",
     "perturbed",
     "shift_from_kinks",
+    "wake_units",
 ]

@@ -40,6 +40,24 @@ class Case:
     kinks: Callable[[Any], dict[str, Array]] | None = None
 
 
+def wake_units(case: Case) -> Case:
+    """Return the case with biases shifted so that units are on for some rows, off for others.
+
+    Behind units that are off for every row all gradients are zero, and a check proves nothing.
+    """
+    if case.kinks is None:
+        return case
+    for path in case.kinks(case.forward(case.inputs, None)[1]):
+        # Run again for each bias: shifting one moves the pre-activations behind it.
+        bias = tree_flatten(case.inputs)[path]
+        A = case.kinks(case.forward(case.inputs, None)[1])[path].reshape(-1, bias.shape[-1])
+        low, high = A.min(axis=0), A.max(axis=0)
+        is_one_sided = (low * high > 0) & (len(A) > 1)
+        shifted = bias - is_one_sided * (low + high) / 2
+        case = replace(case, inputs=tree_set(case.inputs, path, shifted))
+    return case
+
+
 def shift_from_kinks(case: Case, margin: float = KINK_MARGIN) -> Case:
     """Return the case with biases shifted until no pre-activation is within ``margin`` of zero.
 

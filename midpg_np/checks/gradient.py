@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.checks.case import Case, Linearised, linearise, shift_from_kinks
+from midpg_np.checks.case import (
+    Case,
+    Linearised,
+    linearise,
+    shift_from_kinks,
+    wake_units,
+)
 from midpg_np.checks.numeric import (
     Index,
     central_difference,
@@ -122,7 +128,8 @@ def check_gradients(
     Parameters
     ----------
     case : Case
-        What to check; its biases are first shifted away from kinks.
+        What to check; its biases are first shifted so that no unit is off for every row and none
+        is near its kink.
     rng : numpy.random.Generator
         Draws the upstream gradient and the choice of entries.
     differences : bool
@@ -130,7 +137,7 @@ def check_gradients(
     max_entries : int, optional
         Entries per array; all of them if None.
     """
-    linearised = linearise(shift_from_kinks(case), rng)
+    linearised = linearise(shift_from_kinks(wake_units(case)), rng)
     inputs, grads = tree_flatten(linearised.inputs), tree_flatten(linearised.grads)
     broken = tuple(_structure_failures(inputs, grads))
     if broken:

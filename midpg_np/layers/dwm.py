@@ -104,8 +104,11 @@ class DynamicWeighting:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {value!r}.")
-        if self.d_k < 1:
-            raise ValueError(f"d_k must be at least 1; got {self.d_k}.")
+        for name in ("d_r", "d_c", "d_k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if not self.gain > 0:
+            raise ValueError(f"gain must be above 0; got {self.gain}.")
         if self.variant != "non" and self.d_k > min(self.d_r, self.d_c):
             warnings.warn(
                 f"d_k = {self.d_k} exceeds min(d_r, d_c) = {min(self.d_r, self.d_c)}: a larger "

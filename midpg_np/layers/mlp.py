@@ -9,7 +9,13 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.layers.initial import init_affine
-from midpg_np.ops import ACTIVATIONS, AffineCache, affine, affine_backward
+from midpg_np.ops import (
+    ACTIVATIONS,
+    AffineCache,
+    affine,
+    affine_backward,
+    check_activation,
+)
 from midpg_np.tree import Tree
 
 
@@ -35,6 +41,11 @@ class MLP:
 
     dims: tuple[int, ...]
     activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        check_activation(self.activation)
+        if len(self.dims) < 2 or min(self.dims) < 1:
+            raise ValueError(f"dims must be at least 2 widths of at least 1; got {self.dims}.")
 
     @property
     def layer_names(self) -> tuple[str, ...]:

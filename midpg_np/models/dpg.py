@@ -21,7 +21,15 @@ from midpg_np.layers.initial import init_affine
 from midpg_np.layers.modulated_layer import ModulatedLayer, ModulatedLayerCache, check_divides
 from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
-from midpg_np.ops import ACTIVATIONS, AffineCache, affine, affine_backward, concat, concat_backward
+from midpg_np.ops import (
+    ACTIVATIONS,
+    AffineCache,
+    affine,
+    affine_backward,
+    check_activation,
+    concat,
+    concat_backward,
+)
 from midpg_np.tree import Tree, tree_add, tree_size
 
 
@@ -81,7 +89,7 @@ class DPG:
     row_divisor, col_divisor : int
         d_r = d_m / row_divisor, d_c = d_n / col_divisor.  Not used by "non" (d_r = d_m, d_c = d_n).
     d_k : int
-        Rank of the core before the sigmoid.
+        Rank of the core before the sigmoid; a modulated output layer has rank 1.
     generator_hidden : tuple of int
         Hidden widths of each generator.
     gain : float
@@ -132,6 +140,12 @@ class DPG:
             )
         if self.dwm_inputs not in ("both", "aw_only"):
             raise ValueError(f"dwm_inputs must be 'both' or 'aw_only'; got {self.dwm_inputs!r}.")
+        check_activation(self.activation)
+        if not (self.hidden or self.modulate_output) or min(self.hidden, default=1) < 1:
+            raise ValueError(
+                f"hidden must hold at least one width of at least 1; got {self.hidden}. Without a "
+                "hidden layer there is nothing to modulate, unless modulate_output=True."
+            )
         _ = self.layers  # report widths that do not divide now, not at the first batch
 
     @property
@@ -156,11 +170,14 @@ class DPG:
 
     def _layer(self, name: str, dim_in: int, dim_out: int) -> ModulatedLayer:
         d_m, d_n = (dim_in, dim_out) if self.w_layout == "in_out" else (dim_out, dim_in)
+        d_r = self._core_size("row_divisor", self.row_divisor, f"d_m of {name}", d_m)
+        d_c = self._core_size("col_divisor", self.col_divisor, f"d_n of {name}", d_n)
         weighting = DynamicWeighting(
             dim_in=self.dim_aware + self._dim_h_part(name, dim_in),
-            d_r=self._core_size("row_divisor", self.row_divisor, f"d_m of {name}", d_m),
-            d_c=self._core_size("col_divisor", self.col_divisor, f"d_n of {name}", d_n),
-            d_k=self.d_k,
+            d_r=d_r,
+            d_c=d_c,
+            # The core of the output layer is a vector; a rank above 1 would be lost on it.
+            d_k=1 if name == "head" else self.d_k,
             variant=self.variant,
             hidden=self.generator_hidden,
             gain=self.gain,
