@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Any, NoReturn
+
+from midpg_np.checks import GradientMismatchError
 
 
 def main() -> None:
     """Run the command line; exit code 0, 1 (a check failed) or 2 (an error)."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debugging = len(arguments) < len(sys.argv) - 1
-    try:
-        from midpg_np.commands import app
-    except ImportError as error:
-        if is_debugging:
-            raise
-        sys.exit(
-            f"midpg: the command line needs {error.name}, which is not installed; "
-            "install the extra 'app': pip install 'midpg_np[app]'."
-        )
     if is_debugging:
-        app(arguments)
+        _app()(arguments)
         return
     warnings.showwarning = _show_warning
     try:
-        app(arguments)
+        _app()(arguments)
     except KeyboardInterrupt:
-        sys.exit("midpg: interrupted; --resume with the same --out goes on from the checkpoint.")
+        sys.exit(130)
+    except GradientMismatchError as error:
+        _exit(1, f"gradient check failed: {error}")
     except (ValueError, TypeError, ArithmeticError, OSError, ImportError, RuntimeError) as error:
-        print(f"midpg: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(2, str(error))
+
+
+def _app() -> Any:
+    try:
+        from midpg_np.commands import app
+    except ImportError as error:
+        raise ImportError(
+            f"the command line needs {error.name}, which is not installed; "
+            "install the extra 'app': pip install 'midpg_np[app]'."
+        ) from error
+    return app
+
+
+def _exit(code: int, message: str) -> NoReturn:
+    print(f"midpg: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

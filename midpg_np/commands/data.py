@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from midpg_np.commands import tables
-from midpg_np.commands.console import parse_settings, stderr, stdout
+from midpg_np.commands.console import stderr, stdout
+from midpg_np.commands.settings import parse_settings
 from midpg_np.commands.sources import load_splits
 from midpg_np.data import describe as describe_data
 
@@ -59,15 +59,25 @@ def head(
     schema: SchemaOption = None,
     rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="Number of rows.")] = 10,
     data_option: DataSettings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the first training rows as the models read them: integer codes, aware fields first.
+
+    One line per field, one column per row.
 
     Example: midpg data head online-shoppers --path data/online-shoppers -n 5
     """
     train = load_splits(data, path, schema, 0, parse_settings(data_option or ())).train
-    table = Table("scenario", "label", *train.field_names)
+    n_rows = min(rows, len(train))
     assert train.label is not None  # training rows always have labels
-    for row in range(min(rows, len(train))):
-        name = train.scenario_names[train.scenario[row]]
-        table.add_row(name, f"{train.label[row]:.0f}", *map(str, train.codes[row]))
-    stdout().print(table)
+    records = {
+        "scenario": [train.scenario_names[d] for d in train.scenario[:n_rows]],
+        "label": train.label[:n_rows].astype(int).tolist(),
+        "codes": {
+            name: train.codes[:n_rows, f].tolist() for f, name in enumerate(train.field_names)
+        },
+    }
+    if as_json:
+        print(json.dumps(records, indent=2))
+        return
+    stdout().print(tables.head_table(records))

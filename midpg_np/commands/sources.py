@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from midpg_np.data import DATASETS, Schema, Splits, load_dataset, load_table
+from midpg_np.data import DATASETS, Schema, Splits, dataset_loader, load_dataset, load_table
+from midpg_np.data.synthetic import make_synthetic
 
 
 def load_splits(
@@ -26,6 +29,7 @@ def load_splits(
     if data in DATASETS:
         if schema is not None:
             raise ValueError(f"data set {data!r} has its own schema; leave out --schema.")
+        _check_options(options, dataset_loader(data), data)
         return load_dataset(data, path, seed=seed, **options)
     if schema is None and not Path(data).exists():
         load_dataset(data)  # raises: lists the names there are and the closest one
@@ -36,4 +40,21 @@ def load_splits(
         )
     if path is not None:
         raise ValueError(f"--path goes with a built-in data set; {data} is a file itself.")
+    _check_options(options, load_table, data)
     return load_table(data, Schema.from_toml(schema), seed=seed, **options)
+
+
+def _check_options(options: Mapping[str, Any], loader: Callable[..., Any], data: str) -> None:
+    """Raise ValueError for an option that the loader of the data does not have."""
+    if loader is dataset_loader("synthetic"):
+        loader = make_synthetic  # to which it hands everything on
+    elsewhere = ("path", "schema", "seed")
+    known = [name for name in inspect.signature(loader).parameters if name not in elsewhere]
+    for name in options:
+        if name not in known:
+            match = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {match[0]!r}?" if match else ""
+            raise ValueError(
+                f"--data-option {name}: the loader of {data} has no such option; it has "
+                f"{', '.join(known)}.{hint}"
+            )

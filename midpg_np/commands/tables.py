@@ -107,6 +107,16 @@ def fields_table(fields: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def head_table(records: Mapping[str, Any]) -> Table:
+    """Rows of a data set side by side, so that any number of fields fits."""
+    table = Table("row", *map(str, range(len(records["label"]))))
+    table.add_row("scenario", *records["scenario"])
+    table.add_row("label", *map(str, records["label"]), end_section=True)
+    for name, codes in records["codes"].items():
+        table.add_row(name, *map(str, codes))
+    return table
+
+
 def _counts(counts: Sequence[Mapping[str, Any]]) -> list[str]:
     return [cell for c in counts for cell in (f"{c['rows']:,}", _share(c["positive_rate"]))]
 

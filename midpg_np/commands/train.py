@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +15,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from midpg_np.backend import check_device
 from midpg_np.commands import tables
-from midpg_np.commands.console import parse_settings, stderr, stdout
+from midpg_np.commands.console import stderr, stdout
+from midpg_np.commands.finished import (
+    BASELINE,
+    check_unused,
+    describe_run,
+    is_finished,
+    read_finished,
+    reopen,
+)
+from midpg_np.commands.settings import check_model_name, parse_settings, separate
 from midpg_np.commands.sources import load_splits
+from midpg_np.data import Splits
 from midpg_np.experiments.comparison import (
     baseline_options,
     build_model,
@@ -26,6 +36,8 @@ from midpg_np.experiments.comparison import (
     train_and_test,
 )
 from midpg_np.experiments.presets import training_options
+from midpg_np.models import MODELS
+from midpg_np.plots import new_figure
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.metrics import Metrics
 from midpg_np.training.run import RunResult, write_run
@@ -57,7 +69,7 @@ def train(
     schema: Annotated[
         Path | None, typer.Option(help="TOML file with the roles of the columns of a file.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Name of a model: midpg, dpg, dnn.")] = "midpg",
+    model: Annotated[str, typer.Option(help=f"Name of a model: {', '.join(MODELS)}.")] = "midpg",
     variant: Annotated[
         str | None, typer.Option(help="Weighting variant of dpg and midpg: r, c, rc or non.")
     ] = None,
@@ -95,11 +107,15 @@ def train(
     midpg train --data rows.csv --schema roles.toml --set gain=2 --set hidden=[64,32]
     """
     check_device(device)
+    new_figure(1, 1)  # says now, and not after the training, that matplotlib is missing
+    if resume and out is None:
+        raise ValueError("--resume needs --out, the folder of the run to go on with.")
+    compared = None if baseline in ("none", model) else baseline
+    for name in filter(None, (model, compared)):
+        check_model_name(name)
+    options = parse_settings(settings or ()) | ({} if variant is None else {"variant": variant})
+    chosen, model_options = separate(options, model)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "device": device}
-    training, model_options = _separate(parse_settings(settings or ()))
-    training = training_options(data) | {k: v for k, v in given.items() if v is not None} | training
-    if variant is not None:
-        model_options["variant"] = variant
     plan = Plan(
         data=data,
         path=path,
@@ -107,26 +123,40 @@ def train(
         data_options=parse_settings(data_option or ()),
         model=model,
         model_options=model_options,
-        baseline=None if baseline in ("none", model) else baseline,
-        training=training,
+        baseline=compared,
+        training=training_options(data)
+        | {name: value for name, value in given.items() if value is not None}
+        | chosen,
         resume=resume,
         gradcheck=gradcheck,
     )
     folder = out or Path("runs") / f"{Path(data).stem}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
-    _run(plan, folder, range(seed, seed + seeds), as_json)
+    folders = {seed: folder}
+    if seeds > 1:
+        folders = {s: folder / f"seed-{s}" for s in range(seed, seed + seeds)}
+    if not resume:
+        for used in folders.values():
+            check_unused(used)
+    try:
+        _run(plan, folder, folders, as_json)
+    except KeyboardInterrupt:
+        stderr().print(
+            f"interrupted; the same command with --out {folder} --resume goes on.", markup=False
+        )
+        raise typer.Exit(130) from None
 
 
-def _run(plan: Plan, folder: Path, seeds: range, as_json: bool) -> None:
+def _run(plan: Plan, folder: Path, folders: dict[int, Path], as_json: bool) -> None:
     metrics: dict[str, list[Metrics]] = {}
-    for seed in seeds:
-        results = _train_seed(plan, folder if len(seeds) == 1 else folder / f"seed-{seed}", seed)
-        for name, result in results.items():
-            metrics.setdefault(name, []).append(result.metrics)
+    for seed, own_folder in folders.items():
+        scores = _train_seed(plan, own_folder, seed)
+        for name, score in scores.items():
+            metrics.setdefault(name, []).append(score)
         if not as_json:
             title = f"{plan.data}, test rows, seed {seed}"
-            scores = {name: result.metrics for name, result in results.items()}
             stdout().print(tables.metrics_table(scores, title))
-    summary = summarise(metrics) | {"data": plan.data, "seeds": list(seeds), "folder": str(folder)}
+    seeds = list(folders)
+    summary = summarise(metrics) | {"data": plan.data, "seeds": seeds, "folder": str(folder)}
     if len(seeds) > 1:
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     if as_json:
@@ -134,53 +164,54 @@ def _run(plan: Plan, folder: Path, seeds: range, as_json: bool) -> None:
     elif len(seeds) > 1:
         title = f"{plan.data}, test rows, {len(seeds)} seeds: mean ± standard deviation"
         stdout().print(tables.seeds_table(summary, title))
-    stderr().print(f"run folder: {folder}")
+    stderr().print(f"run folder: {folder}", markup=False)
 
 
-def _train_seed(plan: Plan, folder: Path, seed: int) -> dict[str, RunResult]:
-    """Train baseline and model with one seed and write the run folder."""
+def _train_seed(plan: Plan, folder: Path, seed: int) -> dict[str, Metrics]:
+    """Train baseline and model with one seed and write the run folder, unless that was done."""
     splits = load_splits(plan.data, plan.path, plan.schema, seed, plan.data_options)
     for note in splits.notes:
         stderr().print(note, markup=False)
     config = TrainConfig.from_dict(plan.training | {"seed": seed})
-    model = build_model(plan.model, splits.train, plan.model_options)
-    line = None
-    if plan.gradcheck:
-        report = check_before_training(model, splits.train, seed)
-        line = describe_check(report)
-        stderr().print(f"gradient check: {line}", markup=False)
-        report.raise_if_wrong()
-    results: dict[str, RunResult] = {}
-    jobs = [(plan.model, model, folder)]
+    models = {plan.model: build_model(plan.model, splits.train, plan.model_options)}
     if plan.baseline is not None:
         options = baseline_options(plan.baseline, plan.model_options)
-        baseline = build_model(plan.baseline, splits.train, options)
-        jobs.insert(0, (plan.baseline, baseline, folder / "baseline"))
-    for name, job_model, job_folder in jobs:
+        models[plan.baseline] = build_model(plan.baseline, splits.train, options)
+    about = {"name": splits.name, "notes": list(splits.notes), "seed": seed}
+    about["rows"] = {part: len(dataset) for part, dataset in splits.parts.items()}
+    if plan.resume and is_finished(folder):
+        runs = {name: describe_run(model, config) for name, model in models.items()}
+        scores = read_finished(folder, runs, about)
+        stderr().print(f"{folder} is finished; its results are shown again.", markup=False)
+        return scores
+    reopen(folder)
+    line = _check_gradients(models[plan.model], splits, seed) if plan.gradcheck else None
+    results: dict[str, RunResult] = {}
+    for name in reversed(models):  # the baseline first: the folder is finished with the model
         with _progress(f"{name}, seed {seed}") as progress:
             results[name] = train_and_test(
-                job_model,
+                models[name],
                 splits,
                 config,
-                run_dir=job_folder,
+                run_dir=folder if name == plan.model else folder / BASELINE,
                 resume=plan.resume,
                 progress=progress,
             )
-    results = dict(reversed(results.items()))  # the model first, its baseline second
-    about: dict[str, Any] = {"name": splits.name, "notes": list(splits.notes), "seed": seed}
-    about["rows"] = {part: len(dataset) for part, dataset in splits.parts.items()}
     if plan.baseline is not None:
         alone = {plan.baseline: results[plan.baseline]}
-        write_run(folder / "baseline", alone, encoder=splits.encoder, data=about)
+        write_run(folder / BASELINE, alone, encoder=splits.encoder, data=about)
+    results = {name: results[name] for name in models}
     write_run(folder, results, encoder=splits.encoder, data=about, gradient_check=line)
-    return results
+    return {name: result.metrics for name, result in results.items()}
 
 
-def _separate(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide settings into options of the training and options of the model."""
-    names = {field.name for field in fields(TrainConfig)}
-    training = {name: value for name, value in settings.items() if name in names}
-    return training, {name: value for name, value in settings.items() if name not in names}
+def _check_gradients(model: Any, splits: Splits, seed: int) -> str:
+    report = check_before_training(model, splits.train, seed)
+    line = describe_check(report)
+    if report.ok:
+        stderr().print(f"gradient check: {line}", markup=False)
+    report.raise_if_wrong()
+    return line
 
 
 @contextmanager

@@ -1,0 +1,60 @@
+"""``midpg gradcheck``: right backwards pass, a wrong one is named and decides the exit code."""
+
+import json
+
+import pytest
+from midpg_command import midpg, midpg_process, one_sentence, words
+
+from midpg_np.checks.catalogue import CASES
+from midpg_np.experiments.small_models import MODEL_CASES
+from midpg_np.layers import embedding
+
+
+def test_a_selection_as_a_table():
+    outcome = midpg("gradcheck", "softmax", "dnn")
+    assert (outcome.code, outcome.err) == (0, "")
+    text = words(outcome.out)
+    for name in ("softmax", "dnn"):
+        line = next(line for line in outcome.out.splitlines() if words(line).startswith(name))
+        assert words(line).endswith(" ok")
+    assert "dpg" not in text
+
+
+def test_json_and_seed():
+    first = json.loads(midpg("gradcheck", "affine", "--json").out)
+    again = json.loads(midpg("gradcheck", "affine", "--json").out)
+    other = json.loads(midpg("gradcheck", "affine", "--json", "--seed", 1).out)
+    assert first == again != other
+    (report,) = first
+    assert report["name"] == "affine" and report["ok"] and report["failures"] == []
+    assert 0 < report["complex_step_error"] < 1e-14 < report["difference_error"] < 1e-7
+    assert report["entries"] > 0
+
+
+def test_a_broken_backward_is_named_by_its_entry(monkeypatch):
+    right = embedding.RowGradient
+    monkeypatch.setattr(embedding, "RowGradient", lambda ids, rows, n: right(ids, rows / 2, n))
+    outcome = midpg("gradcheck", "embedding rows", "softmax")
+    assert outcome.code == 1
+    assert outcome.err.startswith("embedding rows: d/d") and "Traceback" not in outcome.err
+    assert "backward gives" in outcome.err and "complex step gives" in outcome.err
+    assert "WRONG" in outcome.out and "softmax" in outcome.out
+    failed = midpg("gradcheck", "embedding rows", "softmax", "--json")
+    assert failed.code == 1
+    verdicts = {report["name"]: report["ok"] for report in json.loads(failed.out)}
+    assert verdicts == {"softmax": True, "embedding rows": False}
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    message = one_sentence(midpg("gradcheck", "sofmax"))
+    assert message.startswith("no check is called ['sofmax']; there are affine, softmax,")
+
+
+@pytest.mark.slow
+def test_everything_passes():
+    outcome = midpg_process("gradcheck", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    reports = json.loads(outcome.out)
+    assert [report["name"] for report in reports] == [*CASES, *MODEL_CASES]
+    assert all(report["ok"] for report in reports)
+    assert {"dnn", "midpg r grouped", "midpg r textbook"} <= {report["name"] for report in reports}
