@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import assert_all_finite, check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -141,10 +141,7 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If columns, labels or options are wrong.
         """
-        if not 0.0 <= self.validation_fraction < 1.0:
-            raise ValueError(
-                f"validation_fraction must lie in [0, 1); got {self.validation_fraction}."
-            )
+        self._check_options()
         columns, y = self._validated(X, y, reset=True)
         self.classes_, label = self._encode_label(y)
         schema = self._schema(columns)
@@ -188,8 +185,21 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the more probable class of each row, (N,)."""
-        is_second = self.decision_function(X) > 0
-        return self.classes_[is_second.astype(int)]
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+
+    def _check_options(self) -> None:
+        if not 0.0 <= self.validation_fraction < 1.0:
+            raise ValueError(
+                f"validation_fraction must lie in [0, 1); got {self.validation_fraction}."
+            )
+        if self.unknown_scenario not in ("error", "shared"):
+            raise ValueError(
+                f"unknown_scenario must be 'error' or 'shared'; got {self.unknown_scenario!r}."
+            )
+        if isinstance(self.aware, str):  # its letters would be taken for columns
+            raise ValueError(f"aware must be a list of columns; got {self.aware!r}.")
+        if isinstance(self.numeric, str) and self.numeric != "auto":
+            raise ValueError(f"numeric must be 'auto' or column names; got {self.numeric!r}.")
 
     def _validated(self, X: Any, y: Any, reset: bool) -> tuple[dict[str, np.ndarray], Any]:
         """Check X (and y) as scikit-learn does; return the columns of X by name."""
@@ -199,7 +209,9 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
             X = checked[0] if target else checked
             if len(X) == 0:
                 raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
-            return {str(k): v for k, v in columns_of(X, column_names(X)).items()}, y
+            columns = {str(k): v for k, v in columns_of(X, column_names(X)).items()}
+            check_consistent_length(*columns.values(), *target.values())
+            return columns, y
         checked = validate_data(
             self,
             X,
@@ -214,9 +226,9 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
 
     def _encode_label(self, y: Any) -> tuple[np.ndarray, np.ndarray]:
         y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
-        kind = type_of_target(y, input_name="y", raise_unknown=True)
-        if kind != "binary":
+        if (kind := type_of_target(y, input_name="y", raise_unknown=True)) != "binary":
             raise ValueError(
                 f"Only binary classification is supported. The type of the target is {kind}."
             )
@@ -234,11 +246,8 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
         wanted = [name for name in (*aware, *given) if name != _SCENARIO]
         check_columns(wanted, list(columns), "X")
         agnostic = [name for name in columns if name not in aware]
-        numeric = given
-        if isinstance(self.numeric, str):
-            if self.numeric != "auto":
-                raise ValueError(f"numeric must be 'auto' or column names; got {self.numeric!r}.")
-            numeric = [name for name in agnostic if columns[name].dtype.kind == "f"]
+        floats = [name for name in agnostic if columns[name].dtype.kind == "f"]
+        numeric = floats if isinstance(self.numeric, str) else given
         return Schema(
             _LABEL, scenario, tuple(aware), tuple(agnostic), tuple(numeric), n_bins=self.n_bins
         )
@@ -270,11 +279,9 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
 
     def _config(self, n_rows: int, seed: int) -> TrainConfig:
         size: Any = self.batch_size  # TrainConfig checks it
-        if size == "auto":
-            size = min(512, max(8, n_rows // 10))
         return TrainConfig(
             epochs=self.epochs,
-            batch_size=size,
+            batch_size=min(512, max(8, n_rows // 10)) if size == "auto" else size,
             lr=self.lr,
             patience=self.patience,
             seed=seed,
@@ -288,6 +295,5 @@ def _rows(table: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.nda
 
 def _holds_text(X: Any) -> bool:
     kind = getattr(getattr(X, "dtype", None), "kind", "")
-    if kind in "US":
-        return bool(kind)
-    return kind == "O" and any(isinstance(value, str) for value in np.asarray(X).flat)
+    is_text = kind in ("U", "S")
+    return is_text or (kind == "O" and any(isinstance(value, str) for value in np.asarray(X).flat))
