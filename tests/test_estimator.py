@@ -68,8 +68,7 @@ def fitted():
 
 def test_it_learns_what_differs_between_scenarios(fitted):
     columns, y = shop(1000, seed=1)
-    score = roc_auc_score(y, fitted.predict_proba(pd.DataFrame(columns))[:, 1])
-    assert score > 0.8
+    assert roc_auc_score(y, fitted.predict_proba(pd.DataFrame(columns))[:, 1]) > 0.8
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -196,8 +195,7 @@ def test_random_state():
 
 def test_pickle_and_clone(fitted):
     columns, _ = shop(50, seed=3)
-    frame = pd.DataFrame(columns)
-    back = pickle.loads(pickle.dumps(fitted))
+    back, frame = pickle.loads(pickle.dumps(fitted)), pd.DataFrame(columns)
     assert np.array_equal(back.predict_proba(frame), fitted.predict_proba(frame))
     copy = clone(fitted)
     assert copy.get_params() == fitted.get_params() and not hasattr(copy, "model_")

@@ -34,9 +34,9 @@ class Outcome(NamedTuple):
     err: str
 
 
-def midpg(*arguments):
+def midpg(*arguments, err=None):
     """Run a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = (io.StringIO(), io.StringIO()) if err is None else (err, err)
     argv = ["midpg", *map(str, arguments)]
     with (
         patch.object(sys, "argv", argv),
@@ -51,6 +51,11 @@ def midpg(*arguments):
         except SystemExit as finished:
             code = finished.code or 0
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def terminal(*arguments):
+    """Run a command in this process and return what a terminal would show, both streams as one."""
+    return midpg(*arguments, err=io.StringIO()).out
 
 
 def start(*arguments, prelude=""):
