@@ -185,7 +185,8 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the more probable class of each row, (N,)."""
-        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+        is_second = self.decision_function(X) > 0
+        return self.classes_[is_second.astype(int)]
 
     def _check_options(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:
@@ -255,8 +256,7 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
     def _table(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.scenario is not None:
             return dict(columns)
-        n_rows = len(next(iter(columns.values())))
-        return {_SCENARIO: np.zeros(n_rows, dtype=np.int64), **columns}
+        return {_SCENARIO: np.zeros(len(next(iter(columns.values()))), dtype=np.int64), **columns}
 
     def _divide(self, label: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.arange(len(label))
