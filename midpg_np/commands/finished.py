@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from midpg_np.models import model_config, model_name
-from midpg_np.training.config import TrainConfig
 from midpg_np.training.metrics import Metrics, ScenarioMetrics
 from midpg_np.training.trainer import CHECKPOINT, FINISHED
 
@@ -41,15 +39,6 @@ def reopen(folder: Path) -> None:
     """
     for part in (folder, folder / BASELINE):
         (part / FINISHED).unlink(missing_ok=True)
-
-
-def describe_run(model: Any, config: TrainConfig) -> dict[str, Any]:
-    """Return what ``config.json`` says about a run."""
-    return {
-        "model": model_name(model),
-        "options": model_config(model),
-        "training": config.as_dict(),
-    }
 
 
 def read_finished(

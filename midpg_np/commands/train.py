@@ -19,7 +19,6 @@ from midpg_np.commands.console import stderr, stdout
 from midpg_np.commands.finished import (
     BASELINE,
     check_unused,
-    describe_run,
     is_finished,
     read_finished,
     reopen,
@@ -40,7 +39,7 @@ from midpg_np.models import MODELS
 from midpg_np.plots import new_figure
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.metrics import Metrics
-from midpg_np.training.run import RunResult, write_run
+from midpg_np.training.run import RunResult, describe_run, write_run
 
 
 @dataclass(frozen=True)
@@ -200,9 +199,15 @@ def _train_seed(plan: Plan, folder: Path, seed: int) -> dict[str, Metrics]:
     if plan.baseline is not None:
         alone = {plan.baseline: results[plan.baseline]}
         write_run(folder / BASELINE, alone, encoder=splits.encoder, data=about)
-    results = {name: results[name] for name in models}
-    write_run(folder, results, encoder=splits.encoder, data=about, gradient_check=line)
-    return {name: result.metrics for name, result in results.items()}
+    write_run(
+        folder,
+        {name: results[name] for name in models},
+        encoder=splits.encoder,
+        data=about,
+        gradient_check=line,
+        title=f"{plan.model} on {splits.name}, seed {seed}",
+    )
+    return {name: results[name].metrics for name in models}
 
 
 def _check_gradients(model: Any, splits: Splits, seed: int) -> str:

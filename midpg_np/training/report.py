@@ -114,6 +114,8 @@ def _scenarios(metrics: Mapping[str, Metrics]) -> str:
         row += [format_metric(part.auc) for part in parts]
         rows.append(row + [format_metric(part.logloss) for part in parts])
     caption = "Rows, share of positive labels, and metrics."
+    if any("n/a" in row for row in rows):
+        caption += " n/a: not defined, because the scenario has no rows or rows of one class only."
     return _table("Metrics by scenario", caption, head, rows)
 
 

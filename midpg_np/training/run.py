@@ -87,7 +87,7 @@ def write_run(
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     main = next(iter(results.values()))
-    config = {name: describe(result) for name, result in results.items()}
+    config = {name: describe_run(r.model, r.config) for name, r in results.items()}
     content = {"runs": config, "data": dict(data or {}), "versions": versions()}
     scores = {name: _scores(result) for name, result in results.items()}
     histories = {name: result.fit.history for name, result in results.items()}
@@ -112,12 +112,12 @@ def write_run(
     return folder / "report.html"
 
 
-def describe(result: RunResult) -> dict[str, Any]:
-    """Return the configuration of a run: model, its options, and the options of the training."""
+def describe_run(model: Any, config: TrainConfig) -> dict[str, Any]:
+    """Return what ``config.json`` says of a run: model, its options, those of the training."""
     return {
-        "model": model_name(result.model),
-        "options": model_config(result.model),
-        "training": result.config.as_dict(),
+        "model": model_name(model),
+        "options": model_config(model),
+        "training": config.as_dict(),
     }
 
 
