@@ -1,22 +1,6 @@
 import csv
-from pathlib import Path
 
 import pytest
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """Find the folder of a real data set beside the repository; skip the test without it."""
-
-    def folder(name):
-        path = SHARED / name
-        if not path.is_dir():
-            pytest.skip(f"real data {name!r} is not beside the repository")
-        return path
-
-    return folder
 
 
 @pytest.fixture
