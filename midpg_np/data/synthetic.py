@@ -6,8 +6,8 @@ low-rank core, sigmoid, and block repeat.  So the same categories mean different
 contexts, and what a model learns can be compared with the truth.
 
 By default the teacher is a linear score of which each context reads its own three tenths of the
-fields.  A plain network has to learn the 40 readings one by one; the fewer there are (``n_channels``,
-``n_scenarios``), the less it falls behind.
+fields.  A plain network has to learn the 40 readings one by one; the fewer there are
+(``n_channels``, ``n_scenarios``), the less it falls behind.
 """
 
 from __future__ import annotations
