@@ -12,14 +12,14 @@ def expect_close(mine: Array, reference: Array, *, name: str = "value", tol: flo
 
     Parameters
     ----------
-    mine, reference : array
-        Arrays of the same shape.
+    mine, reference : array or number
+        Of the same shape, on any device.
     name : str
         What they are.
     tol : float
         Largest error allowed, relative to the largest entry of ``reference``.
     """
-    got, want = np.asarray(to_numpy(np.asarray(mine))), np.asarray(to_numpy(np.asarray(reference)))
+    got, want = _on_host(mine), _on_host(reference)
     if got.shape != want.shape:
         raise AssertionError(f"{name}: expected shape {want.shape}; got {got.shape}.")
     errors = np.abs(got - want)
@@ -33,3 +33,7 @@ def expect_close(mine: Array, reference: Array, *, name: str = "value", tol: flo
             f"(error {error:.1e} of the largest entry, allowed {tol:.1e})."
         )
     print(f"ok  {name}  max rel err {error:.0e}")
+
+
+def _on_host(x: Array | float) -> np.ndarray:
+    return to_numpy(x) if hasattr(x, "dtype") else np.asarray(x)
