@@ -1,4 +1,4 @@
-"""One contract for every op, layer and model (style.md 9)."""
+"""One contract for every op, layer and model."""
 
 from dataclasses import replace
 
