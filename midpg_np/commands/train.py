@@ -212,10 +212,9 @@ def _train_seed(plan: Plan, folder: Path, seed: int) -> dict[str, Metrics]:
 
 def _check_gradients(model: Any, splits: Splits, seed: int) -> str:
     report = check_before_training(model, splits.train, seed)
-    line = describe_check(report)
-    if report.ok:
-        stderr().print(f"gradient check: {line}", markup=False)
     report.raise_if_wrong()
+    line = describe_check(report)
+    stderr().print(f"gradient check: {line}", markup=False)
     return line
 
 

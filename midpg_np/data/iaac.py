@@ -21,7 +21,7 @@ from midpg_np.data.frames import check_columns
 from midpg_np.data.reading import import_polars, read_table
 from midpg_np.data.schema import Schema
 from midpg_np.data.sources import Source
-from midpg_np.data.splits import Splits, encode_splits, rows_of
+from midpg_np.data.splits import Splits, encode_parts
 
 if TYPE_CHECKING:
     import polars
@@ -119,11 +119,7 @@ def load(
         rows = split_by_fraction(frame.height, fractions, rng, strata)
         rule = f"Random split {fractions} with seed {seed}, in proportion to the label."
     notes = (rule, f"{n_read - frame.height} repeated rows removed.")
-    tables = {
-        part: rows_of(frame, schema.columns, positions)
-        for part, positions in zip(("train", "valid", "test"), rows, strict=True)
-    }
-    return encode_splits(schema, tables, name=SOURCE.name, notes=notes)
+    return encode_parts(schema, frame, rows, name=SOURCE.name, notes=notes)
 
 
 def _choose_parts(frame: polars.DataFrame, parts: tuple[str, ...]) -> polars.DataFrame:

@@ -15,7 +15,7 @@ import numpy as np
 from midpg_np.data.reading import import_polars, read_table
 from midpg_np.data.schema import Schema
 from midpg_np.data.sources import Source, find_file
-from midpg_np.data.splits import Splits, encode_splits, rows_of
+from midpg_np.data.splits import Splits, encode_parts
 
 if TYPE_CHECKING:
     import polars
@@ -102,14 +102,10 @@ def load(
     frame, notes = _choose_rows(_read_log(log_path, label), label, tabs)
     frame = _join_features(frame, log_path.parent, onehot)
     date = frame["date"].to_numpy()
-    rows = {
-        "train": date < valid_from,
-        "valid": (date >= valid_from) & (date < test_from),
-        "test": date >= test_from,
-    }
+    is_train, is_test = date < valid_from, date >= test_from
+    rows = [np.flatnonzero(part) for part in (is_train, ~is_train & ~is_test, is_test)]
     notes += (f"Split by time: validation from {valid_from}, test from {test_from}.",)
-    tables = {part: rows_of(frame, schema.columns, np.flatnonzero(rows[part])) for part in rows}
-    return encode_splits(schema, tables, name=SOURCE.name, notes=notes)
+    return encode_parts(schema, frame, rows, name=SOURCE.name, notes=notes)
 
 
 def _read_log(path: Path, label: str) -> polars.DataFrame:

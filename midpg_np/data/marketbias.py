@@ -17,7 +17,7 @@ from midpg_np.data.frames import columns_of
 from midpg_np.data.reading import import_polars, read_table
 from midpg_np.data.schema import Schema
 from midpg_np.data.sources import Source
-from midpg_np.data.splits import Splits, encode_splits, rows_of
+from midpg_np.data.splits import Splits, encode_parts
 from midpg_np.data.table import parts_by_column
 
 if TYPE_CHECKING:
@@ -88,13 +88,8 @@ def load(
         rows = parts_by_column(columns_of(frame, ["split"])["split"], "split")
     else:
         rows = split_by_fraction(frame.height, (0.8, 0.1, 0.1), np.random.default_rng(seed))
-    train, valid, test = (rows_of(frame, schema.columns, part) for part in rows)
-    return encode_splits(
-        schema,
-        {"train": train, "valid": valid, "test": test},
-        name=SOURCE.name,
-        notes=(f"Label: {label}.", f"Split: {split}."),
-    )
+    notes = (f"Label: {label}.", f"Split: {split}.")
+    return encode_parts(schema, frame, rows, name=SOURCE.name, notes=notes)
 
 
 def with_label(frame: polars.DataFrame, label: str) -> polars.DataFrame:

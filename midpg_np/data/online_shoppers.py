@@ -16,7 +16,7 @@ from midpg_np.data.batches import split_by_fraction
 from midpg_np.data.reading import read_table
 from midpg_np.data.schema import Schema
 from midpg_np.data.sources import Source
-from midpg_np.data.splits import Splits, encode_splits, rows_of
+from midpg_np.data.splits import Splits, encode_parts
 
 SOURCE = Source(
     name="online-shoppers",
@@ -85,9 +85,5 @@ def load(
     keys = frame[schema.scenario].cast(str) + " " + frame[schema.label].cast(str)
     _, strata = np.unique(keys.to_numpy().astype(str), return_inverse=True)
     rows = split_by_fraction(frame.height, fractions, np.random.default_rng(seed), strata)
-    tables = {
-        part: rows_of(frame, schema.columns, positions)
-        for part, positions in zip(("train", "valid", "test"), rows, strict=True)
-    }
     note = f"Random split {fractions} with seed {seed}, in proportion to scenario and label."
-    return encode_splits(schema, tables, name=SOURCE.name, notes=(note,))
+    return encode_parts(schema, frame, rows, name=SOURCE.name, notes=(note,))

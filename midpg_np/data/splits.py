@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from midpg_np.data.batches import Dataset
 from midpg_np.data.encoding import Encoder
 from midpg_np.data.frames import Columns, columns_of
 from midpg_np.data.schema import Schema
+
+PARTS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ def encode_splits(
     ValueError
         If a part has no rows (left), or a column or value is wrong.
     """
-    arrays = {part: columns_of(tables[part], schema.columns) for part in ("train", "valid", "test")}
+    arrays = {part: columns_of(tables[part], schema.columns) for part in PARTS}
     encoder = Encoder(schema).fit(arrays["train"])
     datasets = {}
     for part, columns in arrays.items():
@@ -90,6 +92,28 @@ def encode_splits(
     return Splits(**datasets, encoder=encoder, name=name, notes=notes)
 
 
-def rows_of(table: Columns, names: tuple[str, ...], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the columns ``names`` of ``table``, only the rows ``rows`` (positions or flags)."""
-    return {name: values[rows] for name, values in columns_of(table, names).items()}
+def encode_parts(
+    schema: Schema,
+    table: Columns,
+    rows: Sequence[np.ndarray],
+    *,
+    name: str,
+    notes: tuple[str, ...] = (),
+) -> Splits:
+    """Divide one table into three parts and encode them, as ``encode_splits`` does.
+
+    Parameters
+    ----------
+    schema, name, notes
+        As in ``encode_splits``.
+    table : mapping, polars DataFrame or pandas DataFrame
+        All rows.
+    rows : three arrays
+        Positions of the training, validation and test rows.
+    """
+    columns = columns_of(table, schema.columns)
+    tables = {
+        part: {column: values[positions] for column, values in columns.items()}
+        for part, positions in zip(PARTS, rows, strict=True)
+    }
+    return encode_splits(schema, tables, name=name, notes=notes)

@@ -21,7 +21,7 @@ import numpy as np
 
 from midpg_np.data.batches import split_by_fraction
 from midpg_np.data.schema import Schema
-from midpg_np.data.splits import Splits, encode_splits, rows_of
+from midpg_np.data.splits import PARTS, Splits, encode_parts
 from midpg_np.data.teacher import Teacher, make_teacher
 
 _FRACTIONS = (0.7, 0.1, 0.2)
@@ -125,10 +125,9 @@ def make_synthetic(
     fields = ("scenario", "channel", *(f"field_{i}" for i in range(1, n_agnostic + 1)))
     schema = Schema(label="label", scenario="scenario", aware=fields[:2], agnostic=fields[2:])
     columns = {name: values[:, f] for f, name in enumerate(fields)} | {"label": label}
-    tables = {part: rows_of(columns, schema.columns, at) for part, at in rows.items()}
     note = f"Generated with seed {seed}."
-    splits = encode_splits(schema, tables, name="synthetic", notes=(note,))
-    return replace(splits, truth=_truth(teacher, logit, label, rows))
+    splits = encode_parts(schema, columns, rows, name="synthetic", notes=(note,))
+    return replace(splits, truth=_truth(teacher, logit, label, dict(zip(PARTS, rows, strict=True))))
 
 
 def load(path: str | PathLike[str] | None = None, *, seed: int = 0, **options: Any) -> Splits:
@@ -158,7 +157,7 @@ def draw_fields(
 
 def _divide(
     scenario: np.ndarray, n_scenarios: int, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     rows = split_by_fraction(len(scenario), _FRACTIONS, rng, scenario)
     n_present = len(np.unique(scenario[rows[0]]))
     if n_present < n_scenarios:
@@ -166,7 +165,7 @@ def _divide(
             f"{len(scenario)} rows leave training rows for only {n_present} of {n_scenarios} "
             "scenarios; take more rows, fewer scenarios or a size_ratio nearer 1."
         )
-    return dict(zip(("train", "valid", "test"), rows, strict=True))
+    return rows
 
 
 def _check(positive_rate: float, size_ratio: float, n_scenarios: int) -> None:

@@ -11,7 +11,7 @@ from midpg_np.data.batches import split_by_fraction
 from midpg_np.data.frames import columns_of
 from midpg_np.data.reading import read_table
 from midpg_np.data.schema import Schema
-from midpg_np.data.splits import Splits, encode_splits, rows_of
+from midpg_np.data.splits import Splits, encode_parts
 
 
 def load_table(
@@ -46,14 +46,12 @@ def load_table(
     frame = read_table(path, columns)
     if split is None:
         rng = np.random.default_rng(seed)
-        train, valid, test = split_by_fraction(frame.height, fractions, rng)
+        rows = split_by_fraction(frame.height, fractions, rng)
         note = f"Random division {fractions} with seed {seed}."
     else:
-        train, valid, test = parts_by_column(columns_of(frame, [split])[split], split)
+        rows = parts_by_column(columns_of(frame, [split])[split], split)
         note = f"Divided by column {split!r}."
-    parts = {"train": train, "valid": valid, "test": test}
-    tables = {part: rows_of(frame, schema.columns, rows) for part, rows in parts.items()}
-    return encode_splits(schema, tables, name=Path(path).name, notes=(note,))
+    return encode_parts(schema, frame, rows, name=Path(path).name, notes=(note,))
 
 
 def parts_by_column(column: np.ndarray, name: str) -> tuple[np.ndarray, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import toy_dataset, toy_model
+from toy import toy_dataset, toy_midpg, toy_model
 
 from midpg_np.training.checkpoint import save_model
 from midpg_np.training.config import TrainConfig
@@ -34,7 +34,8 @@ def without_seconds(history):
 
 @pytest.mark.parametrize("table_mode", ["table", "rows"])
 @pytest.mark.parametrize("stop_at", [1, 10, 12, 14])
-def test_exception_then_resume_gives_the_same_bits(tmp_path, table_mode, stop_at):
+@pytest.mark.parametrize("model", [toy_model(), toy_midpg()], ids=["dnn", "midpg"])
+def test_exception_then_resume_gives_the_same_bits(tmp_path, model, table_mode, stop_at):
     config = TrainConfig(**(CONFIG.as_dict() | {"table_mode": table_mode}))
     train, valid = toy_dataset(600), toy_dataset(300, 1)
 
@@ -43,9 +44,9 @@ def test_exception_then_resume_gives_the_same_bits(tmp_path, table_mode, stop_at
             raise InterruptionError
 
     with pytest.raises(InterruptionError):
-        fit(toy_model(), train, valid, config, run_dir=tmp_path, progress=interrupt)
-    resumed = fit(toy_model(), train, valid, config, run_dir=tmp_path, resume=True)
-    straight = fit(toy_model(), train, valid, config)
+        fit(model, train, valid, config, run_dir=tmp_path, progress=interrupt)
+    resumed = fit(model, train, valid, config, run_dir=tmp_path, resume=True)
+    straight = fit(model, train, valid, config)
     assert same_bits(resumed.params, straight.params)
     assert without_seconds(resumed.history) == without_seconds(straight.history)
     assert resumed.best_step == straight.best_step
@@ -57,7 +58,7 @@ from pathlib import Path
 from time import sleep
 sys.path.insert(0, {tests!r})
 from test_resume import CONFIG
-from toy import toy_dataset, toy_model
+from toy import toy_dataset, toy_midpg
 from midpg_np.training.checkpoint import save_model
 from midpg_np.training.loop import fit
 
@@ -67,9 +68,9 @@ def slowly(progress):
     (folder / "step").write_text(str(progress.step))
     sleep(0.01)
 
-result = fit(toy_model(), toy_dataset(600), toy_dataset(300, 1), CONFIG,
+result = fit(toy_midpg(), toy_dataset(600), toy_dataset(300, 1), CONFIG,
              run_dir=folder, resume=True, progress=slowly)
-save_model(folder / "model.safetensors", toy_model(), result.params)
+save_model(folder / "model.safetensors", toy_midpg(), result.params)
 """
 
 
@@ -90,8 +91,8 @@ def test_kill_9_several_times_then_resume_gives_the_same_file(tmp_path):
             time.sleep(0.002)
     assert n_kills == 3
     assert process.returncode == 0
-    straight = fit(toy_model(), toy_dataset(600), toy_dataset(300, 1), CONFIG)
-    save_model(tmp_path / "straight.safetensors", toy_model(), straight.params)
+    straight = fit(toy_midpg(), toy_dataset(600), toy_dataset(300, 1), CONFIG)
+    save_model(tmp_path / "straight.safetensors", toy_midpg(), straight.params)
     killed_bits = (tmp_path / "model.safetensors").read_bytes()
     assert killed_bits == (tmp_path / "straight.safetensors").read_bytes()
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from midpg_np.data.batches import Dataset
 from midpg_np.models.dnn import DNN
+from midpg_np.models.midpg import MIDPG
 
 VOCAB = (4, 5, 6)
 
@@ -29,3 +30,8 @@ def toy_dataset(n_rows=600, seed=0, n_scenarios=3):
 
 def toy_model(**options):
     return DNN(VOCAB, 1, 3, dim_embedding=4, hidden=(8, 4), **options)
+
+
+def toy_midpg():
+    """A model that draws random numbers at every step."""
+    return MIDPG(VOCAB, 1, 3, dim_embedding=4, hidden=(8, 4), row_divisor=4, col_divisor=4)
