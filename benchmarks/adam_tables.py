@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from midpg_np.layers.embedding import RowGradient
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.optim import Adam
 from midpg_np.training.trainer import one_blas_thread
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 import numpy as np
+from systems import SYSTEMS
 
 from midpg_np.batch import Batch
-from midpg_np.checks import model_case, perturbed, wake_units
+from midpg_np.checks import model_case, perturbed_params, wake_units
 from midpg_np.models import make_model
 from midpg_np.tree import tree_flatten
 
-# 6 -> 12 -> 6 -> 1 with cores (2, 6) and (4, 3): d_m != d_n, f_r = 3, f_c = 2, d_k = 2.
+# 6 -> 12 -> 6 -> 1: no two widths of one kernel are equal but for the embedding's.
 WIDTHS = {
     "vocab_sizes": (3, 5, 4),
     "n_aware": 2,
@@ -17,53 +18,25 @@ WIDTHS = {
     "dim_embedding": 2,
     "hidden": (12, 6),
 }
-GENERATED = {"row_divisor": 3, "col_divisor": 2, "d_k": 2, "generator_hidden": (4,)}
-
-# Options with all their values (equations.md 3.8), the default first.
-MODULATED = {
-    "variant": ("r", "c", "rc", "non"),
-    "form": ("grouped", "row", "column", "textbook"),
-    "repeat_mode": ("block", "tile"),
-    "w_layout": ("in_out", "out_in"),
-    "sigmoid_on": ("product", "factors"),
-    "gain": (1.0, 2.0),
-    "dwm_inputs": ("both", "aw_only"),
-    "dedup_first": (False, True),
-    "dwm_detach_h": (False, True),
-    "modulate_output": (False, True),
-    "modulate_bias": (False, True),
-}
-REGULARISED = {
-    "disc": ("mlp", "bilinear"),
-    "disc_hidden": ((3,), ()),
-    "disc_scope": ("per_layer", "concat"),
-    "disc_input": ("core", "full", "factors"),
-    "mi_reduce": ("mean", "sum"),
-    "mi_grad_to": ("all", "disc+gen", "disc"),
-    "mi_detach_context": (False, True),
-}
 
 
 def small_model(kind, **options):
     """Build a model of at most a few hundred parameters."""
-    if kind != "dnn":
-        options = GENERATED | options
-    if kind == "midpg":
-        options = {"disc_hidden": (3,)} | options
-    return make_model(kind, **(WIDTHS | options))
+    return make_model(kind, **(WIDTHS | SYSTEMS[kind].small | options))
 
 
 def _one_option_away():
     """Every model, and every option away from its default with the others at theirs."""
-    models = {"dnn": ("dnn", {}), "dnn tanh": ("dnn", {"activation": "tanh"})}
-    models |= {"dpg": ("dpg", {}), "midpg": ("midpg", {})}
-    for option, values in MODULATED.items():
-        models |= {f"dpg {option}={v}": ("dpg", {option: v}) for v in values[1:]}
-    for option, values in ({"variant": MODULATED["variant"]} | REGULARISED).items():
-        models |= {f"midpg {option}={v}": ("midpg", {option: v}) for v in values[1:]}
-    models["midpg textbook full"] = ("midpg", {"form": "textbook", "disc_input": "full"})
-    models["midpg tile full"] = ("midpg", {"repeat_mode": "tile", "disc_input": "full"})
-    models["midpg output"] = ("midpg", {"modulate_output": True, "modulate_bias": True})
+    models = {}
+    for kind, system in SYSTEMS.items():
+        models[kind] = (kind, {})
+        for option, values in system.options.items():
+            for value in values[1:]:
+                unset = dict.fromkeys(system.inherited | system.options)
+                options = system.repair(unset | {option: value})
+                changed = {k: v for k, v in options.items() if v is not None}
+                models[f"{kind} {option}={value}"] = (kind, changed)
+        models |= {f"{kind} {name}": (kind, o) for name, o in system.combinations.items()}
     return models
 
 
@@ -99,7 +72,13 @@ def training_case(model, rng, n_rows=9):
     """Case of a training step with parameters away from their start."""
     batch = small_batch(rng, n_rows)
     draws = {"partner": partners(rng, n_rows)}
-    return wake_units(model_case(model, perturbed(model.init(rng), rng), batch, draws))
+    return wake_units(model_case(model, perturbed_params(model, rng), batch, draws))
+
+
+def inference_case(model, rng, n_rows=9):
+    """Case of a prediction with parameters away from their start."""
+    batch = small_batch(rng, n_rows)
+    return wake_units(model_case(model, perturbed_params(model, rng), batch, None))
 
 
 def run(case, d_outputs=None, rng=None):

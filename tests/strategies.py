@@ -6,7 +6,8 @@ filtered.  The same rules serve NumPy's generator, for loops over hundreds of se
 
 import numpy as np
 from hypothesis import strategies as st
-from small import GENERATED, MODULATED, REGULARISED, WIDTHS
+from small import WIDTHS
+from systems import SYSTEMS
 
 from midpg_np.checks.catalogue import Sizes
 from midpg_np.models import make_model
@@ -29,16 +30,12 @@ def _sizes(integer, min_rows):
 
 
 def _model(choose):
-    """A model with every option of equations.md 3.8 chosen independently."""
-    kind = choose(("midpg", "midpg", "dpg", "dnn"))
+    """A model with every option chosen independently; MI-DPG, with the most options, twice."""
+    system = SYSTEMS[choose(("midpg", *SYSTEMS))]
     options = {"activation": choose(tuple(ACTIVATIONS))}
-    if kind != "dnn":
-        options |= GENERATED | {name: choose(values) for name, values in MODULATED.items()}
-        if options["modulate_output"]:
-            options["d_k"] = 1  # the output has a single column
-    if kind == "midpg":
-        options |= {name: choose(values) for name, values in REGULARISED.items()}
-    return make_model(kind, **WIDTHS, **options)
+    choices = system.inherited | system.options
+    options |= {name: choose(values) for name, values in choices.items()}
+    return make_model(system.kind, **(WIDTHS | system.small | system.repair(options)))
 
 
 @st.composite

@@ -7,14 +7,19 @@ weaker checks miss.
 import numpy as np
 import pytest
 from strategies import generator, random_sizes
-from wrong_backwards import WRONG
-from wrong_models import WRONG_MODELS, WrongClass
+from wrong_backwards import WRONG as WRONG_LAYERS
+from wrong_kinds import WrongClass
+from wrong_models import WRONG_MODELS as WRONG_MIDPG
+from wrong_systems import WRONG as WRONG_SYSTEM_LAYERS
+from wrong_systems import WRONG_MODELS as WRONG_SYSTEMS
 
 from midpg_np.checks import GradientMismatchError, check_directions, check_gradients
 from midpg_np.checks.catalogue import CASES, Sizes
 from midpg_np.checks.numeric import central_difference
 from midpg_np.tree import tree_flatten
 
+WRONG = WRONG_LAYERS | WRONG_SYSTEM_LAYERS
+WRONG_MODELS = WRONG_MIDPG | WRONG_SYSTEMS
 N_DRAWS = 20
 
 

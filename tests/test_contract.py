@@ -107,9 +107,9 @@ def test_a_batch_of_one_row(name):
     check_gradients(case_of(name, n_rows=1), generator(2), max_entries=4).raise_if_wrong()
 
 
-# Cases that keep something of the batch (labels, codes, partners) to themselves; the models'
-# own test in test_invariants.py covers those.
-OWN_ROWS = ("cross_entropy", "embedding", "mir")
+# Cases that keep something of the batch (labels, codes, partners, scenarios) to themselves; the
+# models' own test in test_invariants.py covers those.
+OWN_ROWS = ("cross_entropy", "embedding", "mir", "scenario_")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(OWN_ROWS)])

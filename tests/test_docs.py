@@ -160,11 +160,12 @@ def test_every_option_is_documented():
     assert options - documented == {"vocab_sizes", "n_aware", "n_scenarios"}
 
 
-@pytest.mark.parametrize("row", table_rows(section("12"), 4), ids=lambda row: f"{row[0]} {row[1]}")
+@pytest.mark.parametrize("row", table_rows(section("12"), 6), ids=lambda row: f"{row[0]} {row[1]}")
 def test_parameter_counts(row):
-    name, options, serving, training_only = (cell.strip("`") for cell in row)
+    name, options, *numbers = (cell.strip("`") for cell in row)
     call = ast.parse(f"dict({options})", mode="eval").body
     chosen = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     model = make_model(name, vocab_sizes=(5,) * 16, n_aware=2, n_scenarios=10, **chosen)
     count = model.count_params()
-    assert (count.serving, count.training_only) == (int(serving), int(training_only))
+    found = (count.serving, count.training_only, count.state, count.multiply_adds)
+    assert found == tuple(map(int, numbers))

@@ -18,7 +18,7 @@ from strategies import generator
 from midpg_np import losses, ops
 from midpg_np.backend import get_xp, to_numpy
 from midpg_np.batch import Batch
-from midpg_np.checks import perturbed
+from midpg_np.checks import perturbed, perturbed_params
 from midpg_np.checks.catalogue import CASES, Sizes
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.expansion import Expansion, RepeatShape
@@ -62,7 +62,7 @@ def test_ops_and_layers(name):
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_models_in_training_and_at_inference(name):
     model, rng = named_model(name), generator(3)
-    params, batch = perturbed(model.init(rng), rng), small_batch(rng)
+    params, batch = perturbed_params(model, rng), small_batch(rng)
     draws = {"partner": partners(rng, batch.n_rows)}
     on_fake = to_fake(params), Batch(*map(to_fake, batch)), to_fake(draws)
     loss = losses.CROSS_ENTROPIES["full"]

@@ -6,7 +6,7 @@ from small import SMALL_MODELS, assert_close, named_model, partners, small_batch
 from strategies import generator
 
 from midpg_np.backend import DeviceError, check_device, get_xp, to_device, to_numpy
-from midpg_np.checks import dense_gradients, perturbed
+from midpg_np.checks import dense_gradients, perturbed_params
 from midpg_np.layers.embedding import Embedding
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.step import training_step
@@ -26,7 +26,7 @@ def _cuda():
 def step_on(device, name, dtype):
     """Losses, logits and gradients of one training step, on the host."""
     model, rng = named_model(name), generator(1)
-    params = tree_astype(perturbed(model.init(rng), rng), dtype)
+    params = tree_astype(perturbed_params(model, rng), dtype)
     batch = small_batch(rng, n_rows=64, dtype=dtype).to(device)
     draws = {"partner": to_device(partners(rng, 64), device)}
     loss = CROSS_ENTROPIES["full"]
@@ -47,7 +47,7 @@ def test_a_training_step_agrees_with_the_cpu(name, dtype, tol):
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_predictions_agree_with_the_cpu(name):
     model, rng = named_model(name), generator(2)
-    params, batch = perturbed(model.init(rng), rng), small_batch(rng, n_rows=64)
+    params, batch = perturbed_params(model, rng), small_batch(rng, n_rows=64)
     on_gpu = model.forward(tree_to_device(params, "cuda"), batch.to("cuda"))[0].logit
     assert_close({"logit": to_numpy(on_gpu)}, {"logit": model.forward(params, batch)[0].logit})
 

@@ -32,8 +32,8 @@ ALLOWED = {
     },
 }
 HEAVY = ("sklearn", "polars", "matplotlib", "cupy", "pandas", "torch", "typer", "rich", "scipy")
-# Files of the mathematics that draw or initialise, on the host.
-DRAW_ON_THE_HOST = {"layers/initial.py", "layers/negatives.py"}
+# Files of the mathematics that draw, initialise or sort integers, on the host.
+ON_THE_HOST = {"layers/initial.py", "layers/negatives.py", "layers/groups.py"}
 HOST_NAMES = {"random.Generator", "random.default_rng", "ndarray"}
 INITIAL_VALUES = {"zeros", "ones", "eye"}  # allowed inside ``init``
 
@@ -110,7 +110,7 @@ MATHEMATICS = [f for f in FILES if part_of(f) in ("ops", "losses", "layers", "mo
 @pytest.mark.parametrize("file", MATHEMATICS, ids=name_of)
 def test_the_mathematics_asks_the_array_for_its_namespace(file):
     """NumPy appears in type annotations and initial values only; all else goes through get_xp."""
-    if name_of(file) in DRAW_ON_THE_HOST:
+    if name_of(file) in ON_THE_HOST:
         return
     for name, inside_init in numpy_names(ast.parse(file.read_text(encoding="utf-8"))):
         assert name in HOST_NAMES or (inside_init and name in INITIAL_VALUES), f"np.{name}"

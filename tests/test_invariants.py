@@ -14,12 +14,13 @@ from small import (
     small_model,
 )
 from strategies import generator
+from systems import SYSTEMS
 
 from midpg_np.batch import Batch
-from midpg_np.checks import dense_gradients, perturbed
-from midpg_np.layers.embedding import RowGradient
+from midpg_np.checks import dense_gradients, perturbed_params
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
-from midpg_np.models.protocol import ModelOutput
+from midpg_np.models import ModelOutput, model_name
 from midpg_np.training.step import training_step
 from midpg_np.tree import tree_add, tree_flatten, tree_map
 
@@ -29,7 +30,7 @@ CROSS_ENTROPY = CROSS_ENTROPIES["full"]
 def setting(name, n_rows=9, seed=3):
     """Model, parameters away from their start, batch and draws."""
     model, rng = named_model(name), generator(seed)
-    params, batch = perturbed(model.init(rng), rng), small_batch(rng, n_rows)
+    params, batch = perturbed_params(model, rng), small_batch(rng, n_rows)
     return model, params, batch, {"partner": partners(rng, n_rows)}
 
 
@@ -83,59 +84,98 @@ def test_a_prediction_does_not_depend_on_its_companions(name):
     together = model.forward(params, batch)[0].logit
     alone = [model.forward(params, rows_of(batch, [i]))[0].logit[0] for i in range(batch.n_rows)]
     subset = model.forward(params, rows_of(batch, [7, 2, 2]))[0].logit
-    training = model.forward(params, batch, draws=draws)[0].logit
     assert_close({"alone": np.array(alone)}, {"alone": together})
     assert_close({"subset": subset}, {"subset": together[[7, 2, 2]]})
-    assert_close({"training": training}, {"training": together}, tol=0.0)
+    training = model.forward(params, batch, draws=draws)[0].logit
+    if SYSTEMS[SMALL_MODELS[name][0]].training_differs(model):
+        assert not np.allclose(training, together)
+    else:
+        assert_close({"training": training}, {"training": together}, tol=0.0)
+
+
+def cycle_within(parts, n_rows):
+    """Partners that stay inside their part: a cycle over the rows of each."""
+    partner = np.arange(n_rows)
+    for rows in parts:
+        partner[rows] = np.roll(rows, 1)
+    return partner
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_the_gradient_of_a_sum_is_the_sum_over_the_parts(name):
+    """The cut leaves scenarios whole: statistics of a batch are taken inside each of them."""
     model, params, batch, _ = setting(name)
-    partner = np.array([1, 2, 0, 3, 5, 6, 4, 8, 7])  # cycles do not cross the cut
+    parts = [np.flatnonzero(batch.scenario == 1), np.flatnonzero(batch.scenario != 1)]
+    partner = cycle_within(parts, batch.n_rows)
     d_logit = generator(6).normal(size=batch.n_rows)
-    _, whole = gradient(model, params, batch, {"partner": partner}, d_logit, 9.0)
-    parts = [
+    is_mean = not SYSTEMS[SMALL_MODELS[name][0]].not_additive(model)
+    _, whole = gradient(model, params, batch, {"partner": partner}, d_logit, 9.0 * is_mean)
+    summands = [
         gradient(
             model,
             params,
             rows_of(batch, rows),
-            {"partner": partner[rows] - rows.start},
+            {"partner": np.searchsorted(rows, partner[rows])},
             d_logit[rows],
-            float(rows.stop - rows.start),  # the regulariser is a mean over the batch
+            float(len(rows)) * is_mean,  # an auxiliary term is a mean over the batch
         )[1]
-        for rows in (slice(0, 4), slice(4, 9))
+        for rows in parts
     ]
-    assert_close(tree_flatten(tree_add(*parts)), tree_flatten(whole))
+    assert_close(tree_flatten(tree_add(*summands)), tree_flatten(whole))
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
-def test_a_scenario_and_a_code_that_are_absent_get_no_gradient(name):
+def test_a_code_that_is_absent_gets_no_gradient(name):
     model, params, batch, draws = setting(name)
     codes = batch.codes.copy()
     codes[:, 0] = np.minimum(codes[:, 0], 1)  # code 2 of field 0 does not occur
     _, grads = gradient(model, params, batch._replace(codes=codes), draws, np.ones(9), 1.0)
     assert not grads["embedding"]["table"][2].any()
-    relabelled = batch._replace(scenario=np.zeros(9, dtype=int))
-    same = gradient(model, params, relabelled, draws, np.ones(9), 1.0)[1]
-    assert_close(
-        tree_flatten(same), tree_flatten(gradient(model, params, batch, draws, np.ones(9), 1.0)[1])
-    )
 
 
-# Parameters whose gradient is zero by construction: model name -> paths.
-STRUCTURAL_ZEROS: dict[str, set[str]] = {}
+def owned_by_scenario(model, grads):
+    """Gradients of the parameters whose first axis is the scenario."""
+    beginnings = SYSTEMS[model_name(model)].owned(model)
+    leaves = tree_flatten(grads)
+    for beginning in beginnings:
+        assert any(path.startswith(beginning) for path in leaves), f"no parameter {beginning}"
+    return {path: g for path, g in leaves.items() if path.startswith(beginnings)}
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_a_scenario_that_is_absent_does_not_learn(name):
+    """Scenario 2 has no rows: what it owns has gradient exactly zero, and 0 and 1 learn."""
+    model, params, batch, draws = setting(name)
+    d_logit = generator(5).normal(size=batch.n_rows)
+    _, grads = gradient(model, params, batch, draws, d_logit, 1.0)
+    owned = owned_by_scenario(model, grads)
+    for path, g in owned.items():
+        assert len(g) == model.n_scenarios, path
+        assert not g[2].any(), path
+        assert g[0].any() and g[1].any(), path
+    if getattr(model, "routes_by_scenario", False):
+        assert owned
+    else:  # the id is not read at all
+        relabelled = batch._replace(scenario=np.zeros(9, dtype=int))
+        same = gradient(model, params, relabelled, draws, d_logit, 1.0)[1]
+        assert_close(tree_flatten(same), tree_flatten(grads), tol=0.0)
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_every_parameter_moves(name):
     model, rng = named_model(name), generator(7)
     params, batch = model.init(rng), small_batch(rng, n_rows=60)
+    batch = batch._replace(scenario=np.arange(60) % model.n_scenarios)
     draws = model.draw(rng, batch)
-    grads = dense_gradients(training_step(model, CROSS_ENTROPY, params, batch, draws).grads)
-    moved = tree_flatten(tree_map(lambda p, g: p - 0.1 * g, params, grads))
-    still = {path for path, p in tree_flatten(params).items() if (moved[path] == p).all()}
-    assert still == STRUCTURAL_ZEROS.get(name, set())
+    step = training_step(model, CROSS_ENTROPY, params, batch, draws)
+    grads = tree_flatten(dense_gradients(step.grads))
+    buffers, system = set(getattr(model, "buffers", ())), SYSTEMS[SMALL_MODELS[name][0]]
+    assert grads.keys() == tree_flatten(params).keys() - buffers
+    still = {path for path, g in grads.items() if not g.any()}
+    assert still == system.structural_zeros(model)
+    for path, g in owned_by_scenario(model, step.grads).items():
+        g = g.dense() if hasattr(g, "dense") else g
+        assert path in still or g.reshape(model.n_scenarios, -1).any(axis=1).all(), path
 
 
 @pytest.mark.parametrize(
@@ -150,7 +190,7 @@ def test_every_parameter_moves(name):
 def test_no_gradient_behind_a_stop_gradient(options, learners):
     """Zero by construction, not small: with the cross-entropy off, only the learners move."""
     model, rng = small_model("midpg", **options), generator(8)
-    params, batch = perturbed(model.init(rng), rng), small_batch(rng)
+    params, batch = perturbed_params(model, rng), small_batch(rng)
     draws = {"partner": partners(rng, 9)}
     _, grads = gradient(model, params, batch, draws, np.zeros(9), 1.0)
     moved = {path for path, g in tree_flatten(grads).items() if g.any()}
@@ -163,7 +203,7 @@ def test_a_detached_hidden_state_stops_the_generator_of_the_next_layer():
     reached = {}
     for detach in (False, True):
         model, rng = small_model("midpg", dwm_detach_h=detach), generator(9)
-        params, batch = perturbed(model.init(rng), rng), small_batch(rng)
+        params, batch = perturbed_params(model, rng), small_batch(rng)
         draws = {"partner": partners(rng, 9)}
         _, grads = gradient(model, params, batch, draws, np.zeros(9), 1.0)
         reached[detach] = grads["layer_1"]["W"].any()
@@ -174,7 +214,7 @@ def test_a_detached_context_leaves_the_discriminators_as_they_are():
     results = []
     for detach in (False, True):
         model, rng = small_model("midpg", mi_detach_context=detach), generator(10)
-        params, batch = perturbed(model.init(rng), rng), small_batch(rng)
+        params, batch = perturbed_params(model, rng), small_batch(rng)
         draws = {"partner": partners(rng, 9)}
         results.append(gradient(model, params, batch, draws, np.zeros(9), 1.0)[1])
     attached, detached = map(tree_flatten, results)
@@ -186,7 +226,7 @@ def test_a_detached_context_leaves_the_discriminators_as_they_are():
 def test_gain_2_with_silent_generators_is_a_plain_network(variant):
     """equations.md 11: the last generator layer zero and gain 2 give S = 1, the DNN's network."""
     model, rng = small_model("dpg", variant=variant, gain=2.0), generator(11)
-    params, batch = perturbed(model.init(rng), rng), small_batch(rng)
+    params, batch = perturbed_params(model, rng), small_batch(rng)
     for name in ("layer_1", "layer_2"):
         for generator_params in params[name]["weighting"].values():
             if isinstance(generator_params, dict):

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 from small import small_batch, small_model
 from strategies import generator
+from systems import SYSTEMS
 
 import midpg_np
 from midpg_np import losses, ops
 from midpg_np.batch import Batch
 from midpg_np.layers.dwm import DynamicWeighting
 from midpg_np.layers.embedding import Embedding
+from midpg_np.layers.groups import group_rows
 from midpg_np.layers.mir import MutualInformation
+from midpg_np.layers.mixture import mixture
 from midpg_np.layers.mlp import MLP
 from midpg_np.layers.modulated import FORMS
 from midpg_np.layers.modulated_layer import ModulatedLayer, modulated_bias
 from midpg_np.layers.repeat import repeat
+from midpg_np.layers.scenario_mlp import AFFINE_FORMS
 
 LINE = re.compile(r"^(\w+) : (\(.*\))$", re.MULTILINE)
 
@@ -148,7 +152,7 @@ EXAMPLES = {
     ),
     "layers.modulated_layer.ModulatedLayer.forward": lambda: modulated_layer("in_out"),
     "layers.mlp.MLP.forward": mlp,
-    "layers.embedding.RowGradient": row_gradient,
+    "layers.row_gradient.RowGradient": row_gradient,
     "layers.embedding.Embedding.forward": embedding,
     "layers.dwm.WeightingCache": lambda: weighting_cache("rc"),
     "layers.dwm.DynamicWeighting.forward": weighting,
@@ -156,6 +160,25 @@ EXAMPLES = {
     "models.dpg.DPGCache": lambda: model_forward()[1]._asdict(),
     "models.protocol.ModelOutput": lambda: model_forward()[0]._asdict(),
 }
+
+
+def groups():
+    return group_rows(np.array([3, 0, 0, 1, 0, 3, 1]), 5)  # B = 7, M = 3
+
+
+def grouped_maps(form):
+    inputs = zeros(H=(7, 4), W=(3, 4, 6), b=(3, 6))
+    return inputs | {"A": AFFINE_FORMS[form].forward(**inputs, groups=groups())[0]}
+
+
+EXAMPLES |= {
+    "layers.groups.Groups": lambda: groups()._asdict(),
+    "layers.groups.group_rows": lambda: zeros(scenario=(7,)),
+    "layers.scenario_mlp.grouped_affine": lambda: grouped_maps("grouped"),
+    "layers.mixture.mixture": lambda: called(mixture, "g", **zeros(alpha=(7, 3), S=(7, 3, 4))),
+}
+for kind in SYSTEMS:  # a model's file brings the examples of its own layers
+    EXAMPLES |= getattr(importlib.import_module(f"systems.{kind}"), "SHAPES", {})
 
 
 def find(path):

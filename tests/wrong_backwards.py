@@ -21,6 +21,7 @@ from midpg_np.layers.repeat import repeat_backward
 from midpg_np.losses import jensen_shannon_backward
 from midpg_np.ops import Activation, identity_backward, relu, sigmoid, sigmoid_backward, softmax
 
+REPEAT_BACKWARD = "checks.catalogue.weighting.repeat_backward"
 GAIN = 1.5  # of the catalogue's generators
 OTHER = {"block": "tile", "tile": "block"}
 
@@ -192,16 +193,10 @@ LAYERS = {
     "embedding: off by one row": result(
         "embedding dense", lambda g, dy, c: {"table": np.roll(g["table"], 1, axis=0)}
     ),
-    "repeat: averaged": inside("repeat block", "checks.catalogue.repeat_backward", repeat_mean),
-    "repeat: one copy picked": inside(
-        "repeat block", "checks.catalogue.repeat_backward", repeat_one_copy
-    ),
-    "repeat: block undone as tile": inside(
-        "repeat block", "checks.catalogue.repeat_backward", repeat_other_layout
-    ),
-    "repeat: tile undone as block": inside(
-        "repeat tile", "checks.catalogue.repeat_backward", repeat_other_layout
-    ),
+    "repeat: averaged": inside("repeat block", REPEAT_BACKWARD, repeat_mean),
+    "repeat: one copy picked": inside("repeat block", REPEAT_BACKWARD, repeat_one_copy),
+    "repeat: block undone as tile": inside("repeat block", REPEAT_BACKWARD, repeat_other_layout),
+    "repeat: tile undone as block": inside("repeat tile", REPEAT_BACKWARD, repeat_other_layout),
     "product: dW with the batch mean of S": op(
         "modulated textbook block", W=lambda g, dy, x: x["H"].T @ dy * mean_weighting(x)
     ),

@@ -1,10 +1,7 @@
 """Whole models that are wrong on purpose: in what they add up, or in what they hold back."""
 
-from dataclasses import replace
-from typing import NamedTuple
-
 import numpy as np
-from small import small_model, training_case
+from wrong_kinds import WrongClass, WrongOption
 
 from midpg_np.models import DNN, MIDPG
 from midpg_np.tree import tree_map
@@ -101,38 +98,6 @@ class LastFieldForgotten(DNN):
         return grads | {"embedding": {"table": table}}
 
 
-class WrongClass(NamedTuple):
-    """A subclass with one mistake."""
-
-    kind: type
-
-    def build(self, rng):
-        name = "dnn" if issubclass(self.kind, DNN) else "midpg"
-        right = small_model(name)
-        return training_case(self.kind(**vars_of(right)), rng)
-
-
-class WrongOption(NamedTuple):
-    """The forward of one configuration with the backward of another."""
-
-    option: str
-    in_forward: object
-    in_backward: object
-
-    def build(self, rng):
-        model = small_model("midpg", **{self.option: self.in_forward})
-        other = replace(model, **{self.option: self.in_backward})
-        seed = int(rng.integers(2**32))
-        right, wrong = (training_case(m, np.random.default_rng(seed)) for m in (model, other))
-        right.forward(right.inputs, None)
-        wrong.forward(wrong.inputs, None)  # leaves the template of an adjoint behind
-        return replace(right, backward=wrong.backward)
-
-
-def vars_of(model):
-    return {name: getattr(model, name) for name in model.__dataclass_fields__}
-
-
 WRONG_MODELS = {
     kind.__name__: WrongClass(kind)
     for kind in (
@@ -149,17 +114,19 @@ WRONG_MODELS = {
         LastFieldForgotten,
     )
 } | {
-    "stop-gradient on h leaks": WrongOption("dwm_detach_h", True, False),
-    "h detached though nobody asked": WrongOption("dwm_detach_h", False, True),
-    "stop-gradient on the context leaks": WrongOption("mi_detach_context", True, False),
-    "context detached though nobody asked": WrongOption("mi_detach_context", False, True),
-    "stop-gradient on the core leaks": WrongOption("mi_grad_to", "disc", "all"),
-    "core detached though nobody asked": WrongOption("mi_grad_to", "all", "disc"),
-    "generator's input detached though nobody asked": WrongOption("mi_grad_to", "all", "disc+gen"),
-    "gain 2 taken for 1": WrongOption("gain", 2.0, 1.0),
-    "sigmoid on the factors taken for their product": WrongOption(
-        "sigmoid_on", "factors", "product"
+    "stop-gradient on h leaks": WrongOption("midpg", "dwm_detach_h", True, False),
+    "h detached though nobody asked": WrongOption("midpg", "dwm_detach_h", False, True),
+    "stop-gradient on the context leaks": WrongOption("midpg", "mi_detach_context", True, False),
+    "context detached though nobody asked": WrongOption("midpg", "mi_detach_context", False, True),
+    "stop-gradient on the core leaks": WrongOption("midpg", "mi_grad_to", "disc", "all"),
+    "core detached though nobody asked": WrongOption("midpg", "mi_grad_to", "all", "disc"),
+    "generator's input detached though nobody asked": WrongOption(
+        "midpg", "mi_grad_to", "all", "disc+gen"
     ),
-    "mean over discriminators taken for sum": WrongOption("mi_reduce", "mean", "sum"),
-    "tanh differentiated as sigmoid": WrongOption("activation", "tanh", "sigmoid"),
+    "gain 2 taken for 1": WrongOption("midpg", "gain", 2.0, 1.0),
+    "sigmoid on the factors taken for their product": WrongOption(
+        "midpg", "sigmoid_on", "factors", "product"
+    ),
+    "mean over discriminators taken for sum": WrongOption("midpg", "mi_reduce", "mean", "sum"),
+    "tanh differentiated as sigmoid": WrongOption("midpg", "activation", "tanh", "sigmoid"),
 }

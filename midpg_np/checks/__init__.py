@@ -8,7 +8,7 @@ from midpg_np.checks.gradient import (
     check_directions,
     check_gradients,
 )
-from midpg_np.checks.model import dense_gradients, model_case, perturbed
+from midpg_np.checks.model import dense_gradients, model_case, perturbed, perturbed_params
 
 __all__ = [
     "Case",
@@ -21,6 +21,7 @@ __all__ = [
     "linearise",
     "model_case",
     "perturbed",
+    "perturbed_params",
     "shift_from_kinks",
     "wake_units",
 ]

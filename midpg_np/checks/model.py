@@ -7,15 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.backend import Array
+from midpg_np.backend import Array, get_xp
 from midpg_np.batch import Batch
 from midpg_np.checks.case import Case
-from midpg_np.tree import Tree, tree_map
+from midpg_np.tree import Tree, tree_flatten, tree_map, tree_unflatten
 
 
 def perturbed(params: Tree, rng: np.random.Generator, scale: float = 0.5) -> Tree:
     """Add N(0, scale^2) to every entry: at initialisation zero biases would mask mistakes."""
     return tree_map(lambda leaf: leaf + rng.normal(0.0, scale, size=leaf.shape), params)
+
+
+def perturbed_params(model: Any, rng: np.random.Generator, scale: float = 0.5) -> Tree:
+    """Draw parameters away from their start; state without gradient (variances, counters) >= 0."""
+    leaves = tree_flatten(perturbed(model.init(rng), rng, scale))
+    for path in getattr(model, "buffers", ()):
+        leaves[path] = np.abs(leaves[path])
+    return tree_unflatten(leaves)
 
 
 def dense_gradients(grads: Tree) -> Tree:
@@ -30,10 +38,21 @@ def model_case(
     draws: Mapping[str, Array] | None,
     name: str | None = None,
 ) -> Case:
-    """Case of one training step (or of inference, with ``draws=None``) of any model."""
-    outputs: list[Any] = []  # the last output, a template for its own adjoint
+    """Case of one training step (or of inference, with ``draws=None``) of any model.
 
-    def forward(params: Tree, frozen: Mapping[str, Array] | None) -> tuple[tuple[Array, ...], Any]:
+    State without gradient (``model.buffers``) is held fixed; it is not among the inputs.  At
+    inference, parameters that only training uses are not either.
+    """
+    outputs: list[Any] = []  # the last output, a template for its own adjoint
+    leaves = tree_flatten(params)
+    fixed = set(getattr(model, "buffers", ()))
+    if draws is None:
+        output, cache = model.forward(params, batch)
+        fixed |= leaves.keys() - tree_flatten(model.backward(output, cache)).keys()
+    held = {path: leaves.pop(path) for path in sorted(fixed)}
+
+    def forward(inputs: Tree, frozen: Mapping[str, Array] | None) -> tuple[tuple[Array, ...], Any]:
+        params = _completed(inputs, held)
         output, cache = model.forward(params, batch, draws=draws, frozen=frozen)
         outputs[:] = [output]
         return (output.logit, *output.auxiliary.values()), cache
@@ -44,4 +63,14 @@ def model_case(
         d_output = outputs[0]._replace(logit=d_logit, auxiliary=d_auxiliary)
         return dense_gradients(model.backward(d_output, cache))
 
-    return Case(name or type(model).__name__, params, forward, backward, model.kinks)
+    inputs = tree_unflatten(leaves)
+    return Case(name or type(model).__name__, inputs, forward, backward, model.kinks)
+
+
+def _completed(inputs: Tree, held: Mapping[str, Array]) -> Tree:
+    """Return the inputs and what is held fixed, in one dtype and on one device."""
+    leaves = tree_flatten(inputs)
+    like = next(iter(leaves.values())).real
+    for path, leaf in held.items():
+        leaves[path] = get_xp(like).asarray(leaf.astype(like.dtype))
+    return tree_unflatten(leaves)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.checks import GradientReport, check_directions, model_case, perturbed
+from midpg_np.checks import GradientReport, check_directions, model_case, perturbed_params
 from midpg_np.data.batches import Dataset
 from midpg_np.data.splits import Splits
 from midpg_np.models import MODELS, make_model
@@ -90,7 +90,7 @@ def check_before_training(
     rng_params, rng_draws, rng_check = np.random.default_rng(seed).spawn(3)
     batch = data.batch(np.arange(min(n_rows, len(data))))
     draws = model.draw(rng_draws, batch)
-    params = perturbed(model.init(rng_params), rng_params, scale=0.1)
+    params = perturbed_params(model, rng_params, scale=0.1)
     return check_directions(model_case(model, params, batch, draws), rng_check)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from midpg_np.batch import Batch
 from midpg_np.checks.case import Case
 from midpg_np.checks.catalogue import Builder, Sizes
-from midpg_np.checks.model import model_case, perturbed
+from midpg_np.checks.model import model_case, perturbed_params
 from midpg_np.layers.dwm import VARIANTS
 from midpg_np.models import make_model
 
@@ -27,33 +27,40 @@ def small_batch(n_rows: int, rng: np.random.Generator) -> Batch:
     return Batch(codes, scenario, label)
 
 
+class Small(NamedTuple):
+    """What makes a model small, and the choices of options that are checked."""
+
+    sizes: dict[str, Any]
+    choices: list[dict[str, Any]]
+
+
+_WEIGHTED = {"row_divisor": 2, "col_divisor": 2, "d_k": 2, "generator_hidden": (3,)}
+_FORMS = [
+    {"variant": variant, "form": form} for variant in VARIANTS for form in ("grouped", "textbook")
+]
+
+SMALL: dict[str, Small] = {
+    "dnn": Small({}, [{}]),
+    "dpg": Small(_WEIGHTED, _FORMS),
+    "midpg": Small(_WEIGHTED | {"disc_hidden": (3,)}, _FORMS),
+}
+
+
 def _case(name: str, options: dict[str, Any], sizes: Sizes, rng: np.random.Generator) -> Case:
-    shape: dict[str, Any] = {"dim_embedding": 2, "hidden": (6, 4)}
-    if name != "dnn":
-        shape |= {"row_divisor": 2, "col_divisor": 2, "d_k": 2, "generator_hidden": (3,)}
-    if name == "midpg":
-        shape["disc_hidden"] = (3,)
+    shape = {"dim_embedding": 2, "hidden": (6, 4)} | SMALL[name].sizes
     common = {"vocab_sizes": VOCAB_SIZES, "n_aware": 2, "n_scenarios": N_SCENARIOS}
-    model = make_model(name, **common, **shape, **options)
+    model = make_model(name, **(common | shape | options))
     batch = small_batch(sizes.B, rng)
     draws = model.draw(rng, batch)
     if draws:  # a cycle over all rows: no involution, so a gather in place of a scatter shows
         draws = {"partner": np.roll(np.arange(sizes.B), 1)}
     title = " ".join([name, *map(str, options.values())])
-    return model_case(model, perturbed(model.init(rng), rng), batch, draws, title)
+    return model_case(model, perturbed_params(model, rng), batch, draws, title)
 
 
-def _builders() -> dict[str, Builder]:
-    choices: list[tuple[str, dict[str, Any]]] = [("dnn", {})]
-    choices += [
-        (name, {"variant": variant, "form": form})
-        for name in ("dpg", "midpg")
-        for variant in VARIANTS
-        for form in ("grouped", "textbook")
-    ]
-    rng = np.random.default_rng(0)
-    builders: list[Builder] = [partial(_case, name, options) for name, options in choices]
-    return {builder(Sizes(), rng).name: builder for builder in builders}
-
-
-MODEL_CASES: dict[str, Builder] = _builders()
+MODEL_CASES: dict[str, Builder] = {
+    builder(Sizes(), np.random.default_rng(0)).name: builder
+    for builder in (
+        partial(_case, name, options) for name, small in SMALL.items() for options in small.choices
+    )
+}

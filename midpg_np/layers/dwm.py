@@ -26,7 +26,7 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.layers.initial import glorot_uniform
-from midpg_np.layers.mlp import MLP, MLPCache
+from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
 from midpg_np.ops import concat, sigmoid, sigmoid_backward
 from midpg_np.ops import split as split_columns
 from midpg_np.tree import Tree
@@ -115,6 +115,12 @@ class DynamicWeighting:
                 "d_k cannot raise the rank of the core, it only costs parameters.",
                 stacklevel=3,
             )
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications per row: the generators and, unless "non", the product R C."""
+        generators = sum(mlp_multiply_adds(g.dims) for g in self.generators.values())
+        return generators + (0 if self.variant == "non" else self.d_r * self.d_k * self.d_c)
 
     @property
     def generated_widths(self) -> dict[str, int]:

@@ -10,31 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from midpg_np.backend import Array, get_xp, scatter_add_rows, segment_sum_rows
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.tree import Tree
-
-
-class RowGradient(NamedTuple):
-    """Gradient of a table that is zero outside the rows ``ids``.
-
-    Shapes
-    ------
-    ids : (M,)
-        Distinct rows, ascending.
-    rows : (M, k)
-    n_rows : int
-        Number of rows of the whole table.
-    """
-
-    ids: Array
-    rows: Array
-    n_rows: int
-
-    def dense(self) -> Array:
-        """Return the gradient as a whole table."""
-        xp = get_xp(ids=self.ids, rows=self.rows)
-        table = xp.zeros((self.n_rows, self.rows.shape[1]), dtype=self.rows.dtype)
-        table[self.ids] = self.rows
-        return table
 
 
 class EmbeddingCache(NamedTuple):
@@ -75,6 +52,11 @@ class Embedding:
     def n_rows(self) -> int:
         """Rows of all tables together."""
         return sum(self.vocab_sizes)
+
+    @property
+    def n_params(self) -> int:
+        """Entries of the table."""
+        return self.n_rows * self.dim
 
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw the table from N(0, 0.01^2)."""

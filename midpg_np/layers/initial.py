@@ -16,3 +16,11 @@ def glorot_uniform(rng: np.random.Generator, dim_in: int, dim_out: int) -> np.nd
 def init_affine(rng: np.random.Generator, dim_in: int, dim_out: int) -> Tree:
     """Glorot kernel ``W`` (dim_in, dim_out) and zero bias ``b`` (dim_out,)."""
     return {"W": glorot_uniform(rng, dim_in, dim_out), "b": np.zeros(dim_out)}
+
+
+def init_scenario_affine(
+    rng: np.random.Generator, n_scenarios: int, dim_in: int, dim_out: int
+) -> Tree:
+    """Draw W (D, I, O), Glorot for each scenario, and zero b (D, O)."""
+    W = np.stack([glorot_uniform(rng, dim_in, dim_out) for _ in range(n_scenarios)])
+    return {"W": W, "b": np.zeros((n_scenarios, dim_out))}

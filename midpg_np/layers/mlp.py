@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,11 @@ class MLPCache(NamedTuple):
     affine: tuple[AffineCache, ...]
     A: tuple[Array, ...]
     activation: tuple[Any, ...]
+
+
+def mlp_multiply_adds(dims: Sequence[int]) -> int:
+    """Count the multiplications of one row's way through an MLP, or the entries of its kernels."""
+    return sum(dim_in * dim_out for dim_in, dim_out in pairwise(dims))
 
 
 @dataclass(frozen=True)

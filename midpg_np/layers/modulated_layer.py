@@ -133,6 +133,13 @@ class ModulatedLayer:
             d_r, d_c = d_c, d_r
         return FORMS[cheaper_form(self.dim_in, self.dim_out, d_r, d_c)]
 
+    @property
+    def multiply_adds(self) -> int:
+        """Multiplications per row: backbone, weighting, core and generators (equations.md 3.7)."""
+        d_m, d_n = self.w_shape
+        weighting = min(self.weighting.d_r * d_n, self.weighting.d_c * d_m)
+        return d_m * d_n + weighting + self.weighting.multiply_adds
+
     def _as_in_out(self, matrix: Array) -> Array:
         """W or Q with inputs before outputs; its own inverse."""
         return matrix if self.w_layout == "in_out" else matrix.swapaxes(-1, -2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.batch import Batch
 from midpg_np.layers.embedding import Embedding, EmbeddingCache
-from midpg_np.layers.mlp import MLP, MLPCache
+from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
 from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
 from midpg_np.tree import Tree
 
@@ -102,6 +101,6 @@ class DNN:
 
     def count_params(self) -> ParamCount:
         """Sum of (inputs + 1) x outputs over the layers."""
-        dims = self.mlp.dims
-        network = sum((i + 1) * o for i, o in pairwise(dims))
-        return ParamCount(network, 0, self.embedding.n_rows * self.dim_embedding)
+        kernels = mlp_multiply_adds(self.mlp.dims)
+        biases = sum(self.mlp.dims[1:])
+        return ParamCount(kernels + biases, 0, self.embedding.n_params, kernels)

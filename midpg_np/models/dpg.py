@@ -323,7 +323,10 @@ class DPG:
         """Count by drawing: the tree is the truth."""
         params = self.init(np.random.default_rng(0))
         embedding = tree_size(params.pop("embedding"))
-        return ParamCount(tree_size(params), 0, embedding)
+        multiply_adds = sum(layer.multiply_adds for layer in self.layers.values())
+        if not self.modulate_output:
+            multiply_adds += self.hidden[-1]
+        return ParamCount(tree_size(params), 0, embedding, multiply_adds)
 
 
 def _weighting_backward(

@@ -221,7 +221,7 @@ class MIDPG(DPG):
 
     def count_params(self) -> ParamCount:
         """As DPG; the discriminators are needed in training only."""
-        params = self.init(np.random.default_rng(0))
-        embedding = tree_size(params.pop("embedding"))
-        discriminators = tree_size(params.pop("discriminators"))
-        return ParamCount(tree_size(params), discriminators, embedding)
+        discriminators = self.init(np.random.default_rng(0))["discriminators"]
+        dpg = super().count_params()
+        training_only = tree_size(discriminators)
+        return dpg._replace(serving=dpg.serving - training_only, training_only=training_only)

@@ -31,11 +31,28 @@ class ModelOutput(NamedTuple):
 
 
 class ParamCount(NamedTuple):
-    """Number of parameters, embedding tables apart (equations.md section 12 counts this way)."""
+    """Sizes of a model as equations.md section 12 counts them, embedding tables apart.
+
+    Parameters
+    ----------
+    serving : int
+        Parameters that a prediction needs.
+    training_only : int
+        Further parameters while training.
+    embedding : int
+        Parameters of the embedding tables.
+    multiply_adds : int
+        Multiplications with addition, per row predicted, in matrix products and mixtures.  What is
+        formed once per batch (products of weights, generated weights of a scenario) is not counted.
+    state : int
+        Numbers saved with the model that have no gradient.
+    """
 
     serving: int
     training_only: int
     embedding: int
+    multiply_adds: int
+    state: int = 0
 
 
 class Model(Protocol):

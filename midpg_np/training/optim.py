@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from midpg_np.backend import Array, get_xp, to_numpy
-from midpg_np.layers.embedding import RowGradient
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.adam_core import BLOCK, FLUSH_EVERY, corrections, displace, flush
 from midpg_np.training.row_adam import (
     NEVER,

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from midpg_np.backend import Array, get_xp, to_numpy
-from midpg_np.layers.embedding import RowGradient
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.adam_core import FLUSH_EVERY, displace, flush, rows_per_block
 
 ROUND = 32  # steps between two looks at which rows have come to rest

@@ -19,7 +19,7 @@ from midpg_np.checks import (
 )
 from midpg_np.checks.case import KINK_MARGIN
 from midpg_np.checks.catalogue import CASES, Sizes
-from midpg_np.layers.embedding import RowGradient
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.models import DNN, DPG, MIDPG
 from midpg_np.tree import tree_flatten
 

@@ -3,7 +3,8 @@
 import numpy as np
 from strategies import generator
 
-from midpg_np.layers.embedding import Embedding, RowGradient
+from midpg_np.layers.embedding import Embedding
+from midpg_np.layers.row_gradient import RowGradient
 
 LAYER = Embedding((2, 3), 2)
 TABLE = {"table": np.arange(10.0).reshape(5, 2)}

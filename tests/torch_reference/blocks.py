@@ -55,7 +55,7 @@ class Core(NamedTuple):
 
 def core(params: Params, U: Tensor, d_r: int, d_c: int, options: Any) -> Core:
     """Generate Q_b (d_r, d_c) from U_b (3.2, and 3.8 row 5)."""
-    n_rows, d_k, gain = U.shape[0], options.d_k, options.gain
+    n_rows, gain = U.shape[0], options.gain
     if options.variant == "non":
         generated = mlp(params["core_generator"], U)
         P = generated.reshape(n_rows, d_r, d_c)
@@ -63,12 +63,12 @@ def core(params: Params, U: Tensor, d_r: int, d_c: int, options: Any) -> Core:
     generated = []
     if options.variant in ("r", "rc"):
         generated.append(mlp(params["row_generator"], U))
-        R = generated[-1].reshape(n_rows, d_r, d_k)
+        R = generated[-1].reshape(n_rows, d_r, -1)
     else:
         R = params["R_share"]
     if options.variant in ("c", "rc"):
         generated.append(mlp(params["column_generator"], U))
-        C = generated[-1].reshape(n_rows, d_k, d_c)
+        C = generated[-1].reshape(n_rows, -1, d_c)
     else:
         C = params["C_share"]
     if options.sigmoid_on == "factors":

@@ -5,7 +5,7 @@ import pytest
 from fake_device import FakeArray, fake_xp, to_fake, unwrap, wrap
 
 from midpg_np.backend import to_numpy
-from midpg_np.layers.embedding import RowGradient
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.optim import Adam
 from midpg_np.tree import tree_items
 

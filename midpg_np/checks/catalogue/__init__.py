@@ -1,0 +1,20 @@
+"""Every op, loss and layer as a case: what ``midpg gradcheck`` and the tests run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from midpg_np.checks.catalogue import operations, scenarios, weighting
+from midpg_np.checks.catalogue.builders import Builder, Sizes
+
+__all__ = ["CASES", "Builder", "Sizes"]
+
+_BUILDERS: list[Builder] = [
+    *operations.BUILDERS,
+    *weighting.BUILDERS,
+    *scenarios.BUILDERS,
+]
+
+CASES: dict[str, Builder] = {
+    builder(Sizes(), np.random.default_rng(0)).name: builder for builder in _BUILDERS
+}

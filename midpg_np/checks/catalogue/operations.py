@@ -1,0 +1,105 @@
+"""Cases of ops, losses, the MLP and the embedding."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from midpg_np import losses, ops
+from midpg_np.backend import Array
+from midpg_np.checks.case import Case
+from midpg_np.checks.catalogue.builders import Builder, Sizes, layer_case, pair_case
+from midpg_np.checks.model import dense_gradients, perturbed
+from midpg_np.layers.embedding import Embedding
+from midpg_np.layers.mlp import MLP
+
+
+def _unary(name: str, sizes: Sizes, rng: np.random.Generator) -> Case:
+    activation = ops.ACTIVATIONS[name]
+    x = rng.normal(size=(sizes.B, sizes.d_n)) * 2.0
+    has_kink = name in ("relu", "leaky_relu")
+    return pair_case(name, {"x": x}, activation.forward, activation.backward, has_kink)
+
+
+def _affine(sizes: Sizes, rng: np.random.Generator) -> Case:
+    inputs = {
+        "x": rng.normal(size=(sizes.B, sizes.d_m)),
+        "W": rng.normal(size=(sizes.d_m, sizes.d_n)),
+        "b": rng.normal(size=sizes.d_n),
+    }
+    return pair_case("affine", inputs, ops.affine, ops.affine_backward)
+
+
+def _softmax(sizes: Sizes, rng: np.random.Generator) -> Case:
+    x = rng.normal(size=(sizes.B, sizes.d_n)) * 2.0
+    return pair_case("softmax", {"x": x}, ops.softmax, ops.softmax_backward)
+
+
+def _concat(sizes: Sizes, rng: np.random.Generator) -> Case:
+    inputs = {"a": rng.normal(size=(sizes.B, sizes.d_m)), "b": rng.normal(size=(sizes.B, 3))}
+
+    def forward(a: Array, b: Array) -> tuple[Array, Any]:
+        return ops.concat([a, b])
+
+    return pair_case("concat", inputs, forward, lambda dy, c: tuple(ops.concat_backward(dy, c)))
+
+
+def _split(sizes: Sizes, rng: np.random.Generator) -> Case:
+    widths = (sizes.d_m, sizes.d_n)
+    weights = rng.normal(size=sizes.d_m), rng.normal(size=sizes.d_n)
+
+    def run(inputs: dict[str, Array], frozen: object) -> tuple[tuple[Array, ...], Any]:
+        parts, cache = ops.split(inputs["x"], widths)
+        return tuple(part * w for part, w in zip(parts, weights, strict=True)), cache
+
+    def adjoint(d_outputs: tuple[Array, ...], cache: Any) -> dict[str, Array]:
+        d_parts = [d * w for d, w in zip(d_outputs, weights, strict=True)]
+        return {"x": ops.split_backward(d_parts, cache)}
+
+    return Case("split", {"x": rng.normal(size=(sizes.B, sum(widths)))}, run, adjoint)
+
+
+def _cross_entropy(kind: str, sizes: Sizes, rng: np.random.Generator) -> Case:
+    loss = losses.CROSS_ENTROPIES[kind]
+    y = (rng.random(sizes.B) < 0.5).astype(float)
+    y[0] = 1.0  # "positive_only" is constant without a positive
+    inputs = {"z": rng.normal(size=sizes.B) * 3.0}
+    return pair_case(f"cross_entropy {kind}", inputs, lambda z: loss.forward(z, y), loss.backward)
+
+
+def _jensen_shannon(sizes: Sizes, rng: np.random.Generator) -> Case:
+    inputs = {"t_pos": rng.normal(size=sizes.B) * 3.0, "t_neg": rng.normal(size=sizes.B) * 3.0}
+    return pair_case(
+        "jensen_shannon", inputs, losses.jensen_shannon, losses.jensen_shannon_backward
+    )
+
+
+def _mlp(sizes: Sizes, rng: np.random.Generator) -> Case:
+    layer = MLP((sizes.d_m, sizes.d_n, 3, 2))
+    return layer_case("mlp", layer, {"x": rng.normal(size=(sizes.B, sizes.d_m))}, rng)
+
+
+def _embedding(form: str, sizes: Sizes, rng: np.random.Generator) -> Case:
+    layer = Embedding((3, 5, 2), sizes.d_k)
+    codes = rng.integers(0, layer.vocab_sizes, size=(sizes.B, 3))  # repeated and absent codes
+
+    def run(tree: Any, frozen: object) -> tuple[tuple[Array], Any]:
+        E, cache = layer.forward(tree, codes)
+        return (E,), cache
+
+    def adjoint(d_outputs: tuple[Array], cache: Any) -> Any:
+        if form == "dense":
+            return layer.backward_dense(d_outputs[0], cache)
+        return dense_gradients(layer.backward(d_outputs[0], cache))
+
+    return Case(f"embedding {form}", perturbed(layer.init(rng), rng), run, adjoint)
+
+
+BUILDERS: list[Builder] = [
+    *(_affine, _softmax, _concat, _split, _jensen_shannon, _mlp),
+    *(partial(_unary, name) for name in ops.ACTIVATIONS),
+    *(partial(_cross_entropy, kind) for kind in losses.CROSS_ENTROPIES),
+    *(partial(_embedding, form) for form in ("rows", "dense")),
+]

@@ -1,0 +1,81 @@
+"""Rows of a batch, sorted by scenario once, so that each scenario's rows lie side by side."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array, get_xp, to_numpy
+
+
+class Groups(NamedTuple):
+    """How the rows of a batch fall into scenarios.
+
+    Shapes
+    ------
+    order : (B,)
+        Old place of each sorted row: ``x[order]`` sorts, scenario by scenario.
+    place : (B,)
+        New place of each row: ``x_sorted[place]`` restores the order of the batch.
+    present : tuple of M ints
+        Scenarios that have rows, ascending.
+    ids : (M,)
+        The same on the device of the batch.
+    bounds : tuple of M + 1 ints
+        Sorted rows of the m-th present scenario: ``bounds[m]`` up to ``bounds[m + 1]``.
+    n_scenarios : int
+        Number of scenarios D, present or not.
+    """
+
+    order: Array
+    place: Array
+    present: tuple[int, ...]
+    ids: Array
+    bounds: tuple[int, ...]
+    n_scenarios: int
+
+    @property
+    def slices(self) -> list[slice]:
+        """Sorted rows of each present scenario."""
+        return [slice(start, stop) for start, stop in pairwise(self.bounds)]
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of rows n_d of each present scenario."""
+        return [stop - start for start, stop in pairwise(self.bounds)]
+
+
+def group_rows(scenario: Array, n_scenarios: int) -> Groups:
+    """Sort the rows of a batch by scenario; rows of one scenario keep their order.
+
+    Shapes
+    ------
+    scenario : (B,)
+
+    Raises
+    ------
+    ValueError
+        If a scenario is not in [0, n_scenarios).
+    """
+    xp = get_xp(scenario=scenario)
+    ids = to_numpy(scenario)
+    is_unknown = (ids < 0) | (ids >= n_scenarios)
+    if is_unknown.any():
+        row = int(is_unknown.argmax())
+        raise ValueError(
+            f"scenario must lie in [0, {n_scenarios}); row {row} of the batch has {int(ids[row])}."
+        )
+    order = ids.argsort(kind="stable")
+    place = order.argsort(kind="stable")
+    present, starts = np.unique(ids[order], return_index=True)
+    bounds = (*starts.tolist(), ids.size)
+    return Groups(
+        xp.asarray(order),
+        xp.asarray(place),
+        tuple(present.tolist()),
+        xp.asarray(present),
+        bounds,
+        n_scenarios,
+    )

@@ -1,0 +1,39 @@
+"""Softmax mixture: a gate weighs candidates, row by row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from midpg_np.backend import Array, get_xp
+from midpg_np.ops import softmax, softmax_backward
+
+
+class MixtureCache(NamedTuple):
+    """Weights w (B, E) and candidates S (B, E, q)."""
+
+    w: Array
+    S: Array
+
+
+def mixture(alpha: Array, S: Array) -> tuple[Array, MixtureCache]:
+    """g_b = sum_e w_b,e S_b,e with w = softmax(alpha), row by row.
+
+    Backward (equations.md 2.4): dS_b,e = w_b,e dg_b, dw_b,e = <dg_b, S_b,e>,
+    d_alpha_b = w_b (dw_b - <w_b, dw_b>).
+
+    Shapes
+    ------
+    alpha : (B, E)
+    S : (B, E, q)
+    g : (B, q)
+    """
+    w, _ = softmax(alpha)
+    g = get_xp(alpha=alpha, S=S).einsum("be,beq->bq", w, S)
+    return g, MixtureCache(w, S)
+
+
+def mixture_backward(dg: Array, cache: MixtureCache) -> tuple[Array, Array]:
+    """Return ``d_alpha, dS``."""
+    w, S = cache
+    dw = get_xp(dg=dg, S=S).einsum("bq,beq->be", dg, S)
+    return softmax_backward(dw, w), w[:, :, None] * dg[:, None, :]

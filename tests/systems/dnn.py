@@ -1,0 +1,5 @@
+"""DNN."""
+
+from systems.system import System
+
+SYSTEM = System("dnn", options={"activation": ("relu", "tanh")})

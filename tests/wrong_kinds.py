@@ -1,0 +1,72 @@
+"""Ways in which a whole model can be wrong on purpose."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from small import small_model, training_case
+
+from midpg_np.models import MODELS
+
+
+def registered_name(kind):
+    """Name of the class in ``MODELS`` that ``kind`` is or derives from."""
+    names = {cls: name for name, cls in MODELS.items()}
+    return next(names[cls] for cls in kind.__mro__ if cls in names)
+
+
+def small_copy(kind, options):
+    """The small model that ``kind`` derives from, as ``kind``."""
+    right = small_model(registered_name(kind), **options)
+    return kind(**{field: getattr(right, field) for field in right.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class WrongClass:
+    """A subclass with one mistake in its backward."""
+
+    kind: type
+    options: dict = field(default_factory=dict)
+
+    def build(self, rng):
+        return training_case(small_copy(self.kind, self.options), rng)
+
+
+@dataclass(frozen=True)
+class WrongOption:
+    """The forward of one configuration with the backward of another."""
+
+    name: str
+    option: str
+    in_forward: object
+    in_backward: object
+    options: dict = field(default_factory=dict)
+
+    def build(self, rng):
+        model = small_model(self.name, **(self.options | {self.option: self.in_forward}))
+        other = replace(model, **{self.option: self.in_backward})
+        seed = int(rng.integers(2**32))
+        right, wrong = (training_case(m, np.random.default_rng(seed)) for m in (model, other))
+        right.forward(right.inputs, None)
+        wrong.forward(wrong.inputs, None)  # leaves the template of an adjoint behind
+        return replace(right, backward=wrong.backward)
+
+
+@dataclass(frozen=True)
+class WrongForward:
+    """A subclass with one mistake in its forward; its backward may fit it.
+
+    Values from elsewhere must reject it: those of the PyTorch reference, in training unless
+    ``training`` is False.
+    """
+
+    kind: type
+    options: dict = field(default_factory=dict)
+    training: bool = True
+
+    @property
+    def system(self):
+        """Name of the model that it should have been."""
+        return registered_name(self.kind)
+
+    def build(self):
+        return small_copy(self.kind, self.options)
