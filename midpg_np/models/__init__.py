@@ -11,7 +11,11 @@ from midpg_np.models.dpg import DPG
 from midpg_np.models.midpg import MIDPG
 from midpg_np.models.protocol import Draws, Model, ModelOutput, ParamCount
 
-MODELS: dict[str, type] = {"dnn": DNN, "dpg": DPG, "midpg": MIDPG}
+MODELS: dict[str, type] = {
+    "dnn": DNN,
+    "dpg": DPG,
+    "midpg": MIDPG,
+}
 
 __all__ = [
     "DNN",
