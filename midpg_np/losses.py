@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.ops import sigmoid, softplus
@@ -14,47 +14,88 @@ class CrossEntropyCache(NamedTuple):
 
     z: Array
     y: Array
+    weight: Array | None
 
 
-def cross_entropy(z: Array, y: Array) -> tuple[Array, CrossEntropyCache]:
-    """Binary cross-entropy on logits: mean of softplus(z) - y z.
+def cross_entropy(
+    z: Array, y: Array, weight: Array | None = None
+) -> tuple[Array, CrossEntropyCache]:
+    """Binary cross-entropy on logits: mean of softplus(z) - y z, or a sum with weights.
 
-    Backward (equations.md 2.5): dz = (sigmoid(z) - y) / B.
+    Backward (equations.md 2.5): dz = (sigmoid(z) - y) / B, or (sigmoid(z) - y) weight.
 
     Shapes
     ------
     z : (B,)
     y : (B,)
+    weight : (B,)
+        Weights of the rows, summing to 1; None means 1 / B for each.
     """
-    get_xp(z=z, y=y)
-    return (softplus(z)[0] - y * z).mean(), CrossEntropyCache(z, y)
+    return _reduced(softplus(z)[0] - y * z, z, y, weight)
 
 
 def cross_entropy_backward(d_loss: Array, cache: CrossEntropyCache) -> Array:
     """Return ``dz``."""
-    z, y = cache
-    return d_loss * (sigmoid(z)[0] - y) / z.shape[0]
+    z, y, weight = cache
+    return _weighted(d_loss * (sigmoid(z)[0] - y), weight)
 
 
-def positive_cross_entropy(z: Array, y: Array) -> tuple[Array, CrossEntropyCache]:
+def positive_cross_entropy(
+    z: Array, y: Array, weight: Array | None = None
+) -> tuple[Array, CrossEntropyCache]:
     """Mean of -y log sigmoid(z): the cross-entropy as printed in the paper, for demonstration.
 
     It has no term for negatives, so a model that always says "yes" minimises it; see
-    equations.md 3.8, row 13.  Backward: dz = -y (1 - sigmoid(z)) / B.
+    equations.md 3.8, row 13.  Backward: dz = -y (1 - sigmoid(z)) / B, or with weights.
 
     Shapes
     ------
     z : (B,)
     y : (B,)
+    weight : (B,)
+        As in ``cross_entropy``.
     """
-    get_xp(z=z, y=y)
-    return (y * softplus(-z)[0]).mean(), CrossEntropyCache(z, y)
+    return _reduced(y * softplus(-z)[0], z, y, weight)
 
 
 def positive_cross_entropy_backward(d_loss: Array, cache: CrossEntropyCache) -> Array:
     """Return ``dz``."""
-    z, y = cache
-    return -d_loss * y * sigmoid(-z)[0] / z.shape[0]
+    z, y, weight = cache
+    return _weighted(-d_loss * y * sigmoid(-z)[0], weight)
+
+
+def _reduced(
+    terms: Array, z: Array, y: Array, weight: Array | None
+) -> tuple[Array, CrossEntropyCache]:
+    get_xp(z=z, y=y)
+    loss = terms.mean() if weight is None else (weight * terms).sum()
+    return loss, CrossEntropyCache(z, y, weight)
+
+
+def _weighted(d_terms: Array, weight: Array | None) -> Array:
+    return d_terms / d_terms.shape[0] if weight is None else d_terms * weight
+
+
+def scenario_mean_weights(scenario: Array, dtype: Any) -> Array:
+    """Weights under which a sum over rows is the mean over scenarios of their means.
+
+    With M scenarios in the batch, n_d rows of scenario d: weight_i = 1 / (M n_(s_i)), so that a
+    large scenario does not drown the others (equations.md 2.5).
+
+    Shapes
+    ------
+    scenario : (B,)
+    """
+    xp = get_xp(scenario=scenario)
+    present, group, counts = xp.unique(scenario, return_inverse=True, return_counts=True)
+    return (1.0 / (present.shape[0] * counts)).astype(dtype)[group]
+
+
+# How a loss weighs the rows of a batch: None for 1 / B each.
+LOSS_REDUCTIONS: dict[str, Callable[[Array, Any], Array] | None] = {
+    "mean": None,
+    "scenario_mean": scenario_mean_weights,
+}
 
 
 class JensenShannonCache(NamedTuple):
@@ -91,9 +132,9 @@ def jensen_shannon_backward(d_loss: Array, cache: JensenShannonCache) -> tuple[A
 
 
 class Loss(NamedTuple):
-    """A classification loss with its backward."""
+    """A classification loss ``forward(z, y, weight=None)`` with its backward."""
 
-    forward: Callable[[Array, Array], tuple[Array, CrossEntropyCache]]
+    forward: Callable[..., tuple[Array, CrossEntropyCache]]
     backward: Callable[[Array, CrossEntropyCache], Array]
 
 

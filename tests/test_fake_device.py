@@ -85,14 +85,16 @@ def test_an_adjoint_may_be_a_device_scalar():
 
 
 @pytest.mark.parametrize("kind", losses.CROSS_ENTROPIES)
-def test_cross_entropies(kind):
-    loss = losses.CROSS_ENTROPIES[kind]
+@pytest.mark.parametrize("reduce", losses.LOSS_REDUCTIONS)
+def test_cross_entropies(kind, reduce):
+    loss, weigh = losses.CROSS_ENTROPIES[kind], losses.LOSS_REDUCTIONS[reduce]
 
-    def both(z, y):
-        value, cache = loss.forward(z, y)
+    def both(z, y, scenario):
+        value, cache = loss.forward(z, y, weigh and weigh(scenario, z.dtype))
         return [value, loss.backward(0.7, cache)]
 
-    assert_same_on_both(both, generator(5).normal(size=6), np.array([0.0, 1, 1, 0, 0, 1]))
+    z, y = generator(5).normal(size=6), np.array([0.0, 1, 1, 0, 0, 1])
+    assert_same_on_both(both, z, y, np.array([3, 0, 0, 3, 0, 1]))
 
 
 def test_split():

@@ -25,14 +25,15 @@ from midpg_np.checks import check_directions, check_gradients, shift_from_kinks
 from midpg_np.checks.catalogue import CASES, Sizes
 from midpg_np.layers.modulated import FORMS
 from midpg_np.layers.repeat import REPEAT_MODES
+from midpg_np.losses import CROSS_ENTROPIES, LOSS_REDUCTIONS
+from midpg_np.models import DPG
 from midpg_np.tree import tree_astype, tree_flatten
 
 # Cases whose forward or backward holds a float64 constant of its own (labels, weights, zeros):
 # they cannot run in float32; test_ops.py, test_losses.py and the models do that part.
 FLOAT64_CONSTANT = {
     "split",
-    "cross_entropy full",
-    "cross_entropy positive_only",
+    *(f"cross_entropy {kind} {reduce}" for kind in CROSS_ENTROPIES for reduce in LOSS_REDUCTIONS),
     "modulated_bias block",
     "modulated_bias tile",
 }
@@ -153,9 +154,20 @@ def test_both_forms_of_the_regulariser_are_equal(disc, full, sizes, seed):
     assert_close(*results)
 
 
+@pytest.mark.parametrize("layer", ["scenario_affine", "scenario_mlp"])
+@given(sizes=sizes(), seed=seeds)
+def test_both_forms_of_weights_by_scenario_are_equal(layer, sizes, seed):
+    results = []
+    for form in ("grouped", "textbook"):
+        case = CASES[f"{layer} {form}"](sizes, generator(seed))
+        outputs, grads = run(case, rng=generator(seed + 1))
+        results.append(grads | {"A": outputs[0]})
+    assert_close(*results)
+
+
 @given(model=models(), seed=seeds)
 def test_all_forms_of_a_whole_model_are_equal(model, seed):
-    if not hasattr(model, "form"):
+    if not isinstance(model, DPG):
         return
     results = {}
     for form in ("textbook", "grouped", "row", "column"):

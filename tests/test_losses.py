@@ -35,6 +35,26 @@ def test_cross_entropy_agrees_with_the_logarithm_of_probabilities():
     assert losses.cross_entropy(z, y)[0] == pytest.approx(naive, rel=1e-14)
 
 
+def test_scenario_means_by_hand():
+    """Scenario 0 has losses a, b, c, scenario 4 has d: (mean(a, b, c) + d) / 2."""
+    z, y = generator(4).normal(size=4), np.array([0.0, 1, 1, 0])
+    weight = losses.scenario_mean_weights(np.array([0, 0, 4, 0]), np.float64)
+    assert weight.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6], rel=1e-15)
+    means = [losses.cross_entropy(z[rows], y[rows])[0] for rows in ([0, 1, 3], [2])]
+    loss, cache = losses.cross_entropy(z, y, weight)
+    assert loss == pytest.approx(sum(means) / 2, rel=1e-14)
+    p = 1.0 / (1.0 + np.exp(-z))
+    expect_close(losses.cross_entropy_backward(1.0, cache), (p - y) * weight)
+
+
+def test_equal_scenarios_make_both_reductions_the_same():
+    z, y = generator(5).normal(size=6), np.array([0.0, 1, 1, 0, 1, 0])
+    weight = losses.scenario_mean_weights(np.array([2, 0, 1, 2, 1, 0]), np.float64)
+    assert losses.cross_entropy(z, y, weight)[0] == pytest.approx(
+        losses.cross_entropy(z, y)[0], rel=1e-14
+    )
+
+
 def test_positive_cross_entropy_leaves_negatives_alone():
     z, y = np.array([0.0, 2.0]), np.array([1.0, 0.0])
     loss, cache = losses.positive_cross_entropy(z, y)

@@ -135,10 +135,11 @@ EXAMPLES = {
     "backend.scatter_add_rows": lambda: segment_sum() | zeros(target=(4, 2)),
     "batch.Batch": lambda: Batch(*zeros(a=(7, 3), b=(7,), c=(7,)).values())._asdict(),
     "ops.affine": lambda: called(ops.affine, "y", **zeros(x=(7, 3), W=(3, 4), b=(4,))),
-    "losses.cross_entropy": lambda: called(losses.cross_entropy, "", **zeros(z=7, y=7)),
+    "losses.cross_entropy": lambda: called(losses.cross_entropy, "", **zeros(z=7, y=7, weight=7)),
     "losses.positive_cross_entropy": lambda: called(
-        losses.positive_cross_entropy, "", **zeros(z=7, y=7)
+        losses.positive_cross_entropy, "", **zeros(z=7, y=7, weight=7)
     ),
+    "losses.scenario_mean_weights": lambda: zeros(scenario=7),
     "losses.jensen_shannon": lambda: called(losses.jensen_shannon, "", **zeros(t_pos=7, t_neg=7)),
     "layers.repeat.repeat": lambda: (
         zeros(Q=(7, 3, 4)) | {"S": repeat(np.zeros((7, 3, 4)), 9, 8, "tile")}

@@ -164,13 +164,15 @@ OPS = {
     "split: joined in the wrong order": result(
         "split", lambda g, dy, c: {"x": np.roll(g["x"], dy.shape[1], axis=1)}
     ),
-    "cross-entropy: not divided by B": op("cross_entropy full", z=lambda g, dy, x: g["z"] * 4.0),
-    "cross-entropy: y - sigmoid(z)": op("cross_entropy full", z=lambda g, dy, x: -g["z"]),
+    "cross-entropy: not divided by B": op(
+        "cross_entropy full mean", z=lambda g, dy, x: g["z"] * 4.0
+    ),
+    "cross-entropy: y - sigmoid(z)": op("cross_entropy full mean", z=lambda g, dy, x: -g["z"]),
     "cross-entropy: sigmoid differentiated again": op(
-        "cross_entropy full", z=lambda g, dy, x: sigmoid_backward(g["z"], sigmoid(x["z"])[0])
+        "cross_entropy full mean", z=lambda g, dy, x: sigmoid_backward(g["z"], sigmoid(x["z"])[0])
     ),
     "positive cross-entropy: negatives pull too": op(
-        "cross_entropy positive_only", z=lambda g, dy, x: g["z"] + dy * sigmoid(x["z"])[0]
+        "cross_entropy positive_only mean", z=lambda g, dy, x: g["z"] + dy * sigmoid(x["z"])[0]
     ),
     "shuffled pairs pulled like matching ones": op(
         "jensen_shannon", t_neg=lambda g, dy, x: -g["t_neg"]

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from midpg_np.backend import DEVICES
-from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.losses import CROSS_ENTROPIES, LOSS_REDUCTIONS
 from midpg_np.training.optim import EPS_MODES, TABLE_MODES, Adam
 
 DTYPES = ("float32", "float64")
@@ -34,6 +34,8 @@ class TrainConfig:
         The one seed from which every random stream is derived.
     ce : str
         "full": cross-entropy.  "positive_only": as printed in the paper, for demonstration.
+    loss_reduce : str
+        "mean" over the rows of a batch.  "scenario_mean": mean over its scenarios of their means.
     eps_mode, table_mode : str
         See ``Adam``.
     dtype : str
@@ -51,6 +53,7 @@ class TrainConfig:
     valid_every: int | None = None
     seed: int = 0
     ce: str = "full"
+    loss_reduce: str = "mean"
     eps_mode: str = "corrected"
     table_mode: str = "table"
     dtype: str = "float32"
@@ -67,6 +70,7 @@ class TrainConfig:
             raise ValueError(f"seed must be a whole number >= 0; got {self.seed!r}.")
         for name, choices in (
             ("ce", tuple(CROSS_ENTROPIES)),
+            ("loss_reduce", tuple(LOSS_REDUCTIONS)),
             ("eps_mode", EPS_MODES),
             ("table_mode", TABLE_MODES),
             ("dtype", DTYPES),

@@ -10,7 +10,7 @@ import numpy as np
 
 from midpg_np.backend import Array, get_xp, to_device
 from midpg_np.batch import Batch
-from midpg_np.losses import Loss
+from midpg_np.losses import LOSS_REDUCTIONS, Loss
 from midpg_np.models.protocol import Draws, ModelOutput
 from midpg_np.tree import Tree, tree_items
 
@@ -24,11 +24,15 @@ class StepResult(NamedTuple):
     cache: Any
 
 
-def training_step(model: Any, loss: Loss, params: Tree, batch: Batch, draws: Draws) -> StepResult:
+def training_step(
+    model: Any, loss: Loss, params: Tree, batch: Batch, draws: Draws, loss_reduce: str = "mean"
+) -> StepResult:
     """Differentiate L = CE + sum over auxiliary terms of weight * term; nothing is changed."""
     weights = model.auxiliary_weights
     output, cache = model.forward(params, batch, draws=draws)
-    ce, c_ce = loss.forward(output.logit, batch.label)
+    weigh = LOSS_REDUCTIONS[loss_reduce]
+    row_weights = None if weigh is None else weigh(batch.scenario, output.logit.dtype)
+    ce, c_ce = loss.forward(output.logit, batch.label, row_weights)
     total = ce
     for name, weight in weights.items():
         total = total + weight * output.auxiliary[name]

@@ -166,6 +166,7 @@ class Trainer:
             state.params,
             batch.to(config.device),
             draws_to_device(draws, config.dtype, config.device),
+            config.loss_reduce,
         )
         state.step += 1
         self.last_result = result

@@ -61,12 +61,16 @@ def _split(sizes: Sizes, rng: np.random.Generator) -> Case:
     return Case("split", {"x": rng.normal(size=(sizes.B, sum(widths)))}, run, adjoint)
 
 
-def _cross_entropy(kind: str, sizes: Sizes, rng: np.random.Generator) -> Case:
+def _cross_entropy(kind: str, reduce: str, sizes: Sizes, rng: np.random.Generator) -> Case:
     loss = losses.CROSS_ENTROPIES[kind]
     y = (rng.random(sizes.B) < 0.5).astype(float)
     y[0] = 1.0  # "positive_only" is constant without a positive
     inputs = {"z": rng.normal(size=sizes.B) * 3.0}
-    return pair_case(f"cross_entropy {kind}", inputs, lambda z: loss.forward(z, y), loss.backward)
+    scenario = np.minimum(np.arange(sizes.B), 2)  # unequal counts
+    weigh = losses.LOSS_REDUCTIONS[reduce]
+    weight = None if weigh is None else weigh(scenario, np.float64)
+    name = f"cross_entropy {kind} {reduce}"
+    return pair_case(name, inputs, lambda z: loss.forward(z, y, weight), loss.backward)
 
 
 def _jensen_shannon(sizes: Sizes, rng: np.random.Generator) -> Case:
@@ -100,6 +104,10 @@ def _embedding(form: str, sizes: Sizes, rng: np.random.Generator) -> Case:
 BUILDERS: list[Builder] = [
     *(_affine, _softmax, _concat, _split, _jensen_shannon, _mlp),
     *(partial(_unary, name) for name in ops.ACTIVATIONS),
-    *(partial(_cross_entropy, kind) for kind in losses.CROSS_ENTROPIES),
+    *(
+        partial(_cross_entropy, kind, reduce)
+        for kind in losses.CROSS_ENTROPIES
+        for reduce in losses.LOSS_REDUCTIONS
+    ),
     *(partial(_embedding, form) for form in ("rows", "dense")),
 ]
