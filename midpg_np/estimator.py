@@ -15,7 +15,7 @@ from midpg_np.data.batches import Dataset, split_by_fraction
 from midpg_np.data.encoding import Encoder
 from midpg_np.data.frames import check_columns, column_names, columns_of
 from midpg_np.data.schema import Schema
-from midpg_np.models import make_model
+from midpg_np.models import model_for
 from midpg_np.ops import sigmoid
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import predict_logits
@@ -152,13 +152,7 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
         self.encoder_ = Encoder(schema).fit(_rows(table, train_rows))
         train = self.encoder_.transform(_rows(table, train_rows))
         valid = self._valid(table, valid_rows)
-        self.model_ = make_model(
-            self.model,
-            vocab_sizes=train.vocab_sizes,
-            n_aware=train.n_aware,
-            n_scenarios=train.n_scenarios,
-            **(self.model_options or {}),
-        )
+        self.model_ = model_for(self.model, train, self.model_options or {})
         result = fit(self.model_, train, valid, self._config(len(train), seed))
         self.params_, self.history_ = result.params, result.history
         self.n_iter_ = result.n_steps

@@ -13,7 +13,8 @@ import numpy as np
 from midpg_np.checks import GradientReport, check_directions, model_case, perturbed_params
 from midpg_np.data.batches import Dataset
 from midpg_np.data.splits import Splits
-from midpg_np.models import MODELS, make_model
+from midpg_np.experiments.presets import id_fields
+from midpg_np.models import MODELS, model_for
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import evaluate
 from midpg_np.training.loop import fit
@@ -25,20 +26,16 @@ SHARED_OPTIONS = ("dim_embedding", "hidden", "activation")
 
 
 def build_model(name: str, data: Dataset, options: Mapping[str, Any]) -> Any:
-    """Build a model for the fields of a data set.
+    """Build a model for a data set; options that name fields start from its ids, if it has any.
 
     Raises
     ------
     ValueError
-        For an unknown model or option.
+        For an unknown model, option or field.
     """
-    return make_model(
-        name,
-        vocab_sizes=data.vocab_sizes,
-        n_aware=data.n_aware,
-        n_scenarios=data.n_scenarios,
-        **options,
-    )
+    known = {field.name for field in fields(MODELS[name])} if name in MODELS else set()
+    priors = {"prior_fields": id_fields(data.field_names)} if "prior_fields" in known else {}
+    return model_for(name, data, priors | dict(options))
 
 
 def baseline_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ state of all validations counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -16,6 +17,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "kuairand": {"epochs": 6, "valid_every": 40, "patience": 8},
     "online-shoppers": {"epochs": 60, "patience": 8},
 }
+
+# Ids that a data set may have: the prior of PEPNet's towers (who, what, whose).
+ID_FIELDS = ("user_id", "item_id", "video_id", "author_id")
+
+
+def id_fields(field_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the id fields of a data set."""
+    return tuple(name for name in ID_FIELDS if name in field_names)
 
 
 def training_options(data: str) -> dict[str, Any]:

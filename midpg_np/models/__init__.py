@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "ParamCount",
     "make_model",
     "model_config",
+    "model_for",
     "model_name",
 ]
 
@@ -57,6 +59,46 @@ def make_model(name: str, **config: Any) -> Any:
             )
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return MODELS[name](**config)
+
+
+# Options that name fields of the data: by number, or by the name that the data set gives them.
+FIELD_OPTIONS = ("prior_fields",)
+
+
+def model_for(name: str, data: Any, options: Mapping[str, Any]) -> Any:
+    """Build a model for the fields and scenarios of a data set.
+
+    Parameters
+    ----------
+    name : str
+        A name in ``MODELS``.
+    data : Dataset
+        Whose ``vocab_sizes``, ``n_aware``, ``n_scenarios`` and ``field_names`` are read.
+    options : mapping
+        Options of the model; fields may be given by name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown model, option or field.
+    """
+    options = dict(options)
+    for option in FIELD_OPTIONS:
+        if option in options:
+            options[option] = tuple(_field(f, option, data.field_names) for f in options[option])
+    sizes = {key: getattr(data, key) for key in ("vocab_sizes", "n_aware", "n_scenarios")}
+    return make_model(name, **sizes, **options)
+
+
+def _field(field: str | int, option: str, names: Sequence[str]) -> int:
+    if not isinstance(field, str):
+        return field
+    if field not in names:
+        raise ValueError(
+            f"{option} names the field {field!r}, which the data does not have; it has "
+            f"{list(names)}.{_closest(field, list(names))}"
+        )
+    return names.index(field)
 
 
 def model_name(model: Any) -> str:

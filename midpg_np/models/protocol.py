@@ -66,7 +66,8 @@ class Model(Protocol):
     A model may also have: ``routes_by_scenario`` (True: it cannot predict rows of an unknown
     scenario); ``buffers``, paths of leaves that have no gradient, and ``advance(params, cache) ->
     params``, which moves them after each step (moving averages, schedules); ``rows_read(batch)``,
-    the rows of further tables that ``forward`` will read, for row-wise optimisers.
+    the rows of further tables that ``forward`` will read, for row-wise optimisers;
+    ``serving_form(params) -> (model, params)``, a smaller model that predicts the same.
     """
 
     vocab_sizes: tuple[int, ...]

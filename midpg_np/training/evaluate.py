@@ -32,6 +32,8 @@ def predict_logits(
     check_fits(model, dataset)
     if getattr(model, "routes_by_scenario", False):
         _check_scenarios(model, dataset)
+    if hasattr(model, "serving_form"):
+        model, params = model.serving_form(params)
     params = tree_to_device(params, device)
     parts = []
     for start in range(0, len(dataset), batch_size):

@@ -34,6 +34,8 @@ class System:
         ``not_additive(model)``: auxiliary terms that are no mean over the rows of a batch.
     structural_zeros : callable
         ``structural_zeros(model)``: parameters that a step at the start does not move.
+    grows : callable
+        ``grows(model)``: whether its definition makes a step dearer with every further scenario.
     stopped : tuple of dict
         Options under which something stands behind a stop-gradient.
     """
@@ -48,4 +50,5 @@ class System:
     training_differs: Callable[[Any], bool] = lambda model: False
     not_additive: Callable[[Any], set[str]] = lambda model: set()
     structural_zeros: Callable[[Any], set[str]] = lambda model: set()
+    grows: Callable[[Any], bool] = lambda model: False
     stopped: tuple[dict[str, Any], ...] = ()
