@@ -34,7 +34,7 @@ def _one_option_away():
             for value in values[1:]:
                 unset = dict.fromkeys(system.inherited | system.options)
                 options = system.repair(unset | {option: value})
-                changed = {k: v for k, v in options.items() if v is not None}
+                changed = {k: v for k, v in options.items() if v is not None or k == option}
                 models[f"{kind} {option}={value}"] = (kind, changed)
         models |= {f"{kind} {name}": (kind, o) for name, o in system.combinations.items()}
     return models

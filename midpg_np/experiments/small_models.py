@@ -12,7 +12,9 @@ from midpg_np.checks.case import Case
 from midpg_np.checks.catalogue import Builder, Sizes
 from midpg_np.checks.model import model_case, perturbed_params
 from midpg_np.layers.dwm import VARIANTS
+from midpg_np.layers.low_rank import LOW_RANK_FORMS
 from midpg_np.models import make_model
+from midpg_np.models.apg import CONDITIONS
 
 VOCAB_SIZES = (3, 4, 3, 5)
 N_SCENARIOS = 5
@@ -43,6 +45,18 @@ SMALL: dict[str, Small] = {
     "dnn": Small({}, [{}]),
     "dpg": Small(_WEIGHTED, _FORMS),
     "midpg": Small(_WEIGHTED | {"disc_hidden": (3,)}, _FORMS),
+    "apg": Small(
+        {"rank": 2, "over_rank": 3, "generator_hidden": (3,)},
+        [
+            *(
+                {"condition": condition, "form": form}
+                for condition in CONDITIONS
+                for form in LOW_RANK_FORMS
+            ),
+            {"generate_bias": True},
+            {"over_rank": None},
+        ],
+    ),
 }
 
 
@@ -54,7 +68,8 @@ def _case(name: str, options: dict[str, Any], sizes: Sizes, rng: np.random.Gener
     draws = model.draw(rng, batch)
     if draws:  # a cycle over all rows: no involution, so a gather in place of a scatter shows
         draws = {"partner": np.roll(np.arange(sizes.B), 1)}
-    title = " ".join([name, *map(str, options.values())])
+    shown = (v if isinstance(v, str) else f"{option}={v}" for option, v in options.items())
+    title = " ".join([name, *shown])
     return model_case(model, perturbed_params(model, rng), batch, draws, title)
 
 

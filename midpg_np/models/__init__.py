@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from difflib import get_close_matches
 from typing import Any
 
+from midpg_np.models.apg import APG
 from midpg_np.models.dnn import DNN
 from midpg_np.models.dpg import DPG
 from midpg_np.models.midpg import MIDPG
@@ -16,9 +17,11 @@ MODELS: dict[str, type] = {
     "dnn": DNN,
     "dpg": DPG,
     "midpg": MIDPG,
+    "apg": APG,
 }
 
 __all__ = [
+    "APG",
     "DNN",
     "DPG",
     "MIDPG",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from midpg_np.checks.catalogue import operations, scenarios, weighting
+from midpg_np.checks.catalogue import low_rank, operations, scenarios, weighting
 from midpg_np.checks.catalogue.builders import Builder, Sizes
 
 __all__ = ["CASES", "Builder", "Sizes"]
@@ -13,6 +13,7 @@ _BUILDERS: list[Builder] = [
     *operations.BUILDERS,
     *weighting.BUILDERS,
     *scenarios.BUILDERS,
+    *low_rank.BUILDERS,
 ]
 
 CASES: dict[str, Builder] = {

@@ -1,0 +1,131 @@
+"""The low-rank map A_b = U S_b V H_b with a core S_b per row, in two forms with one signature.
+
+``textbook`` builds the weights U S_b V of every row and multiplies, as the definition reads: the
+oracle and the lesson.  ``grouped`` never does: it sends the rows through V, then each through its
+own small core, then through U, which costs K (I + K + O) multiplications per row in place of
+K O (I + K) + I O.
+
+Rows lie in H, so what the definition writes S_b q_b with a column q_b is Q_b S_b^T for the row
+Q_b: entry i of the result meets row i of S_b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from midpg_np.backend import Array, get_xp
+
+# (dH, dU, dV, dS)
+LowRankAdjoints = tuple[Array, Array, Array, Array]
+
+
+class ThinCache(NamedTuple):
+    """Inputs, and between them Q = H V^T and R_b = S_b Q_b, both (B, K)."""
+
+    H: Array
+    U: Array
+    V: Array
+    S: Array
+    Q: Array
+    R: Array
+
+
+def low_rank(H: Array, U: Array, V: Array, S: Array) -> tuple[Array, ThinCache]:
+    """Q = H V^T, R_b = S_b Q_b, A = R U^T.
+
+    Backward (equations.md 9.3), from the output to the input: dR = dA U, dU = dA^T R,
+    dS_b = dR_b Q_b^T, dQ_b = S_b^T dR_b, dH = dQ V, dV = dQ^T H.
+
+    Shapes
+    ------
+    H : (B, I)
+    U : (O, K)
+    V : (K, I)
+    S : (B, K, K)
+    A : (B, O)
+    """
+    xp = get_xp(H=H, U=U, V=V, S=S)
+    Q = H @ V.T
+    R = xp.einsum("bij,bj->bi", S, Q)
+    return R @ U.T, ThinCache(H, U, V, S, Q, R)
+
+
+def low_rank_backward(dA: Array, cache: ThinCache) -> LowRankAdjoints:
+    """Return ``dH, dU, dV, dS``."""
+    H, U, V, S, Q, R = cache
+    xp = get_xp(dA=dA, S=S)
+    dR, dU = dA @ U, dA.T @ R
+    dS = xp.einsum("bi,bj->bij", dR, Q)
+    dQ = xp.einsum("bij,bi->bj", S, dR)
+    return dQ @ V, dU, dQ.T @ H, dS
+
+
+class RowWeightsCache(NamedTuple):
+    """Inputs, and of each row U S_b (B, O, K) and its weights T_b = U S_b V (B, O, I)."""
+
+    H: Array
+    U: Array
+    V: Array
+    S: Array
+    US: Array
+    T: Array
+
+
+def row_weights(H: Array, U: Array, V: Array, S: Array) -> tuple[Array, RowWeightsCache]:
+    """Textbook form of ``low_rank``: T_b = U S_b V, then A_b = T_b H_b."""
+    US = U @ S
+    T = US @ V
+    return get_xp(H=H, T=T).einsum("boi,bi->bo", T, H), RowWeightsCache(H, U, V, S, US, T)
+
+
+def row_weights_backward(dA: Array, cache: RowWeightsCache) -> LowRankAdjoints:
+    """Return ``dH, dU, dV, dS``."""
+    H, U, V, S, US, T = cache
+    xp = get_xp(dA=dA, T=T)
+    dT = xp.einsum("bo,bi->boi", dA, H)
+    dH = xp.einsum("boi,bo->bi", T, dA)
+    dUS = dT @ V.T
+    dV = (US.swapaxes(1, 2) @ dT).sum(axis=0)
+    dU = (dUS @ S.swapaxes(1, 2)).sum(axis=0)
+    return dH, dU, dV, U.T @ dUS
+
+
+class LowRankForm(NamedTuple):
+    """A forward with its backward."""
+
+    forward: Callable[..., tuple[Array, Any]]
+    backward: Callable[..., LowRankAdjoints]
+
+
+LOW_RANK_FORMS: dict[str, LowRankForm] = {
+    "grouped": LowRankForm(low_rank, low_rank_backward),
+    "textbook": LowRankForm(row_weights, row_weights_backward),
+}
+
+
+class FactorsCache(NamedTuple):
+    """The two factors of a matrix that is multiplied out."""
+
+    left: Array
+    right: Array
+
+
+def multiply_out(left: Array, right: Array) -> tuple[Array, FactorsCache]:
+    """U = U_left U_right: an over-parameterised matrix, formed once per batch.
+
+    Backward (equations.md 9.3): d_left = dU right^T, d_right = left^T dU.
+
+    Shapes
+    ------
+    left : (O, P)
+    right : (P, K)
+    U : (O, K)
+    """
+    get_xp(left=left, right=right)
+    return left @ right, FactorsCache(left, right)
+
+
+def multiply_out_backward(dU: Array, cache: FactorsCache) -> tuple[Array, Array]:
+    """Return ``d_left, d_right``."""
+    return dU @ cache.right.T, cache.left.T @ dU
