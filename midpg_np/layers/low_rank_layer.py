@@ -13,6 +13,7 @@ from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.low_rank import (
     LOW_RANK_FORMS,
     FactorsCache,
+    LowRankForm,
     multiply_out,
     multiply_out_backward,
 )
@@ -88,6 +89,11 @@ class LowRankLayer:
             )
         if self.form not in LOW_RANK_FORMS:
             raise ValueError(f"form must be one of {tuple(LOW_RANK_FORMS)}; got {self.form!r}.")
+        _ = self.generator  # report widths below 1 now, not at the first batch
+
+    @property
+    def _form(self) -> LowRankForm:
+        return LOW_RANK_FORMS[self.form]
 
     @cached_property
     def generator(self) -> MLP:
@@ -120,7 +126,8 @@ class LowRankLayer:
                 params[f"{name}_left"] = glorot_uniform(rng, shape[0], self.over_rank)
                 params[f"{name}_right"] = glorot_uniform(rng, self.over_rank, shape[1])
         params["generator"] = self.generator.init(rng)
-        params["generator"][self.generator.layer_names[-1]]["b"] = np.eye(self.rank).reshape(-1)
+        identity = np.eye(self.rank)
+        params["generator"][self.generator.layer_names[-1]]["b"] = identity.reshape(-1)
         if self.generate_bias:
             params["bias_generator"] = self.bias_generator.init(rng)
         else:
@@ -152,7 +159,7 @@ class LowRankLayer:
         factors = {} if c_U is None or c_V is None else {"U": c_U, "V": c_V}
         s, c_generator = self.generator.forward(params["generator"], z)
         S = s.reshape(-1, self.rank, self.rank)
-        product, c_product = LOW_RANK_FORMS[self.form].forward(H, U, V, S)
+        product, c_product = self._form.forward(H, U, V, S)
         if self.generate_bias:
             b, c_bias = self.bias_generator.forward(params["bias_generator"], z)
         else:
@@ -168,7 +175,7 @@ class LowRankLayer:
             g_bias["b"] = dA.sum(axis=0)
         else:
             dz_bias, g_bias["bias_generator"] = self.bias_generator.backward(dA, cache.bias)
-        dH, dU, dV, dS = LOW_RANK_FORMS[self.form].backward(dA, cache.product)
+        dH, dU, dV, dS = self._form.backward(dA, cache.product)
         dz, g_generator = self.generator.backward(dS.reshape(-1, self.rank**2), cache.generator)
         grads: Tree = {}
         for name, gradient in (("U", dU), ("V", dV)):

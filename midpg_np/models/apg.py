@@ -207,7 +207,7 @@ class APG:
         return {"embedding": g_embedding} | {k: grads[k] for k in self.layers} | {"head": g_head}
 
     def _condition(self, E_aw: Array, H: Array) -> Array:
-        """What the generators of a layer read."""
+        """Return what the generators of a layer read."""
         if self.condition == "group":
             return E_aw
         return H if self.condition == "self" else concat([E_aw, H])[0]

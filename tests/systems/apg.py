@@ -1,10 +1,10 @@
 """APG: the options of equations.md 9.2, and the shapes of its layers."""
 
 import numpy as np
-from systems.system import System
 
 from midpg_np.layers.low_rank import low_rank, multiply_out
 from midpg_np.layers.low_rank_layer import LowRankLayer
+from systems.system import System
 
 # 6 -> 12 -> 6 -> 1, K = 3, P = 5, d_aw = 4: widths that meet in a product are distinct.
 SYSTEM = System(
