@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small import SMALL_MODELS, assert_close, named_model, small_batch, small_model
+from small import (
+    SMALL_MODELS,
+    assert_close,
+    named_model,
+    run,
+    small_batch,
+    small_model,
+    training_case,
+)
 from strategies import generator
 
 from midpg_np.checks import perturbed_params
@@ -13,6 +21,7 @@ from midpg_np.tree import tree_astype, tree_flatten, tree_map, tree_size
 
 # equations.md 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
 SPECIFIED = {"vocab_sizes": (10,) * 16, "n_aware": 2, "n_scenarios": 10}
+APG_NAMES = [name for name, (kind, _) in SMALL_MODELS.items() if kind == "apg"]
 
 
 def setting(**options):
@@ -108,6 +117,17 @@ def test_the_whole_model_by_its_definition():
     assert_close(logits(model, params, batch), {"logit": np.array(want)})
 
 
+@pytest.mark.parametrize("name", [n for n in APG_NAMES if "textbook" not in n])
+def test_both_forms_of_the_whole_model_are_equal(name):
+    model = named_model(name)
+    results = []
+    for form in ("grouped", "textbook"):
+        case = training_case(replace(model, form=form), generator(7))
+        (logit,), grads = run(case, rng=generator(8))
+        results.append(grads | {"logit": logit})
+    assert_close(*results)
+
+
 # --- the start -----------------------------------------------------------------------------------
 
 
@@ -128,7 +148,7 @@ def test_at_the_start_no_layer_is_silent(condition):
 # --- the form for prediction ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n, (kind, _) in SMALL_MODELS.items() if kind == "apg"])
+@pytest.mark.parametrize("name", APG_NAMES)
 def test_the_serving_form_predicts_the_same(name):
     model, rng = named_model(name), generator(6)
     params, batch = perturbed_params(model, rng), small_batch(rng)

@@ -1,7 +1,7 @@
 """APG in PyTorch, from equations.md section 9: one row after the other, by column vectors.
 
-``trace`` receives "X", "E_aw", and of each layer "U", "V", the rows' "z", "s", "S", "q", "r",
-"US", "T", "b", "a" and what the generators compute on the way.
+``trace`` receives "X", "E_aw", and of each layer "U", "V", the rows' "h", "z", "S", "q", "r", "US",
+"T", "a" and what the generators compute on the way.
 """
 
 from __future__ import annotations
