@@ -79,3 +79,42 @@ def group_rows(scenario: Array, n_scenarios: int) -> Groups:
         bounds,
         n_scenarios,
     )
+
+
+def group_sum(x: Array, groups: Groups) -> Array:
+    """Sum of the rows of each present scenario; the adjoint of ``spread``.
+
+    Backward: dx_i = dy_(s_i), every row gets the adjoint of its group.
+
+    Shapes
+    ------
+    x : (B, I)
+        Rows sorted by scenario.
+    y : (M, I)
+    """
+    return get_xp(x).stack([x[rows].sum(axis=0) for rows in groups.slices])
+
+
+def group_mean(x: Array, groups: Groups) -> Array:
+    """Mean of the rows of each present scenario: ``group_sum`` divided by n_d.
+
+    Shapes
+    ------
+    x : (B, I)
+        Rows sorted by scenario.
+    y : (M, I)
+    """
+    return get_xp(x).stack([x[rows].mean(axis=0) for rows in groups.slices])
+
+
+def spread(y: Array, groups: Groups) -> Array:
+    """Give every sorted row what belongs to its scenario; the adjoint of ``group_sum``.
+
+    Backward: dy_d is the sum of the adjoints of the rows of scenario d.
+
+    Shapes
+    ------
+    y : (M, I)
+    x : (B, I)
+    """
+    return get_xp(y).repeat(y, groups.counts, axis=0)

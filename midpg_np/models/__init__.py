@@ -12,12 +12,14 @@ from midpg_np.models.dnn import DNN
 from midpg_np.models.dpg import DPG
 from midpg_np.models.midpg import MIDPG
 from midpg_np.models.protocol import Draws, Model, ModelOutput, ParamCount
+from midpg_np.models.star import STAR
 
 MODELS: dict[str, type] = {
     "dnn": DNN,
     "dpg": DPG,
     "midpg": MIDPG,
     "apg": APG,
+    "star": STAR,
 }
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "DPG",
     "MIDPG",
     "MODELS",
+    "STAR",
     "Draws",
     "Model",
     "ModelOutput",

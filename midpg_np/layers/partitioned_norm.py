@@ -1,0 +1,143 @@
+"""Partitioned normalisation: each scenario by statistics of its own rows (equations.md 6.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array, get_xp
+from midpg_np.layers.groups import Groups, group_mean, group_sum, spread
+from midpg_np.layers.scenario_mlp import rows_of
+from midpg_np.tree import Tree
+
+STATISTICS = ("mean", "variance")  # keys of the moving statistics; they have no gradient
+
+
+class PartitionedNormCache(NamedTuple):
+    """Intermediates of a forward pass.
+
+    ``from_batch`` says of each present scenario whether mu and nu are those of its rows; where they
+    are not, they are the moving statistics, and constants.
+
+    Shapes
+    ------
+    mu : (M, I)
+    nu : (M, I)
+    from_batch : (M,)
+    inverse_std : (M, I)
+    X_hat : (B, I)
+    gamma : (I,)
+    gamma_d : (M, I)
+    """
+
+    mu: Array
+    nu: Array
+    from_batch: Array
+    inverse_std: Array
+    X_hat: Array
+    gamma: Array
+    gamma_d: Array
+    groups: Groups
+
+
+@dataclass(frozen=True)
+class PartitionedNorm:
+    """V_i = (gamma gamma_d) (X_i - mu_d) / sqrt(nu_d + eps) + (beta + beta_d), with d = s_i.
+
+    Parameters
+    ----------
+    n_scenarios : int
+        Number of scenarios D.
+    dim : int
+        Width of X.
+    eps : float
+        Added to the variance, under the root; positive.
+    momentum : float
+        Weight rho_m of the old value in the moving statistics, in [0, 1].
+    """
+
+    n_scenarios: int
+    dim: int
+    eps: float = 1e-5
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not self.eps > 0.0:
+            raise ValueError(f"eps must be positive; got {self.eps}.")
+        if not 0.0 <= self.momentum <= 1.0:
+            raise ValueError(f"momentum must lie in [0, 1]; got {self.momentum}.")
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Scales 1, shifts 0; moving mean 0 and variance 1, which leave an input as it is."""
+        shape = (self.n_scenarios, self.dim)
+        return {
+            "gamma": np.ones(self.dim),
+            "beta": np.zeros(self.dim),
+            "scenario_gamma": np.ones(shape),
+            "scenario_beta": np.zeros(shape),
+            "mean": np.zeros(shape),
+            "variance": np.ones(shape),
+        }
+
+    def forward(
+        self, params: Tree, X: Array, groups: Groups, *, is_training: bool
+    ) -> tuple[Array, PartitionedNormCache]:
+        """Normalise rows that are sorted by scenario.
+
+        In training a scenario is normalised by the mean and the biased variance of its rows; one
+        with a single row, and every one at inference, by its moving statistics.
+
+        Shapes
+        ------
+        X : (B, I)
+        V : (B, I)
+        """
+        xp = get_xp(X=X, gamma=params["gamma"])
+        gamma, beta = params["gamma"], params["beta"]
+        gamma_d, beta_d = (params[f"scenario_{key}"][groups.ids] for key in ("gamma", "beta"))
+        mu, nu = (params[key][groups.ids] for key in STATISTICS)
+        from_batch = xp.asarray([is_training and n_d >= 2 for n_d in groups.counts])
+        is_own = from_batch[:, None]
+        if is_training:
+            mu = xp.where(is_own, group_mean(X, groups), mu)
+        deviation = X - spread(mu, groups)
+        if is_training:
+            nu = xp.where(is_own, group_mean(deviation * deviation, groups), nu)
+        inverse_std = 1.0 / xp.sqrt(nu + self.eps)
+        X_hat = deviation * spread(inverse_std, groups)
+        V = spread(gamma * gamma_d, groups) * X_hat + spread(beta + beta_d, groups)
+        cache = PartitionedNormCache(mu, nu, from_batch, inverse_std, X_hat, gamma, gamma_d, groups)
+        return V, cache
+
+    def backward(self, dV: Array, cache: PartitionedNormCache) -> tuple[Array, Tree]:
+        """Return ``dX`` and the gradients (equations.md 6.3); moving statistics have none."""
+        groups, X_hat, is_own = cache.groups, cache.X_hat, cache.from_batch[:, None]
+        d_scale = group_sum(dV * X_hat, groups)  # of gamma gamma_d
+        d_shift = group_sum(dV, groups)  # of beta + beta_d
+        dX_hat = dV * spread(cache.gamma * cache.gamma_d, groups)
+        # What goes back through mu and nu, to every row that they were computed from.
+        through_mu = is_own * group_mean(dX_hat, groups)
+        through_nu = is_own * group_mean(dX_hat * X_hat, groups)
+        d_deviation = dX_hat - spread(through_mu, groups) - X_hat * spread(through_nu, groups)
+        grads = {
+            "gamma": (d_scale * cache.gamma_d).sum(axis=0),
+            "beta": d_shift.sum(axis=0),
+            "scenario_gamma": rows_of(d_scale * cache.gamma, groups),
+            "scenario_beta": rows_of(d_shift, groups),
+        }
+        return d_deviation * spread(cache.inverse_std, groups), grads
+
+    def advance(self, params: Tree, cache: PartitionedNormCache) -> Tree:
+        """Move the statistics of the scenarios that were normalised by their own rows.
+
+        M_d <- rho_m M_d + (1 - rho_m) mu_d, and the same for the variance.
+        """
+        ids = cache.groups.ids[cache.from_batch]
+        moved = {}
+        for key, now in zip(STATISTICS, (cache.mu, cache.nu), strict=True):
+            moved[key] = params[key].copy()
+            old, new = params[key][ids], now[cache.from_batch]
+            moved[key][ids] = self.momentum * old + (1.0 - self.momentum) * new
+        return params | moved
