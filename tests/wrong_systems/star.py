@@ -446,7 +446,12 @@ class SingleRowsMoved(PartitionedNorm):
     """A scenario with one row has no variance to learn from."""
 
     def advance(self, params, cache):
-        return super().advance(params, cache._replace(from_batch=np.ones_like(cache.from_batch)))
+        is_own = cache.from_batch
+        deviation = group_mean(cache.X_hat, cache.groups) / cache.inverse_std
+        mu, nu = cache.mu + deviation, np.where(is_own[:, None], cache.nu, 0.0)
+        return super().advance(
+            params, cache._replace(mu=mu, nu=nu, from_batch=np.ones_like(is_own))
+        )
 
 
 class MomentumTakenForItsRest(PartitionedNorm):
