@@ -18,8 +18,8 @@ def numbers_made(name, n_scenarios):
     kind, options = SMALL_MODELS[name]
     sizes = WIDTHS | {"n_scenarios": n_scenarios}
     model = make_model(kind, **(sizes | SYSTEMS[kind].small | options))
-    rng = generator(1)
-    params, batch = model.init(rng), small_batch(rng)
+    rng = generator(1)  # the batch first: how much is drawn for parameters depends on D
+    batch, params = small_batch(rng), model.init(rng)
     output, cache = model.forward(params, batch, draws={"partner": partners(rng, 9)})
     d_output = ModelOutput(output.logit, dict.fromkeys(output.auxiliary, 1.0))
     made = [*arrays_in(cache), *arrays_in(model.backward(d_output, cache))]
