@@ -56,6 +56,7 @@ SMALL: dict[str, Small] = {
             {"generate_bias": True},
             {"over_rank": None},
         ],
+    ),
     "star": Small(
         {"eps": 0.25, "dim_domain": 3, "aux_hidden": (3,)},
         [{}, {"aux_norm": True}, {"pn": "none"}, {"pn": "none", "aux": False}],

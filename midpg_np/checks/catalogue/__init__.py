@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from midpg_np.checks.catalogue import low_rank, operations, scenarios, weighting
-from midpg_np.checks.catalogue import operations, scenarios, star, weighting
+from midpg_np.checks.catalogue import low_rank, operations, scenarios, star, weighting
 from midpg_np.checks.catalogue.builders import Builder, Sizes
 
 __all__ = ["CASES", "Builder", "Sizes"]
