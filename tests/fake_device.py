@@ -103,7 +103,7 @@ for _name in ("T", "real", "shape", "ndim", "size", "dtype"):
 # Functions that NumPy and CuPy share and that the package may use on a device.
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
-    *("isfinite", "sqrt", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
+    *("isfinite", "sqrt", "minimum", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},

@@ -13,6 +13,7 @@ from midpg_np.checks.catalogue import Builder, Sizes
 from midpg_np.checks.model import model_case, perturbed_params
 from midpg_np.layers.dwm import VARIANTS
 from midpg_np.layers.low_rank import LOW_RANK_FORMS
+from midpg_np.layers.pruner import PRUNE_FORMS
 from midpg_np.models import make_model
 from midpg_np.models.apg import CONDITIONS
 
@@ -41,6 +42,17 @@ _FORMS = [
     {"variant": variant, "form": form} for variant in VARIANTS for form in ("grouped", "textbook")
 ]
 
+# Thresholds that some rows pass and others do not; edges of the interval that no count sits on.
+_PRUNED = {"beta": 1.3, "epsilon": 0.45, "alpha_start": 1.5, "r_min": 0.13, "r_max": 0.37}
+_PRUNED_FORMS: list[dict[str, Any]] = [
+    *({"prune": form} for form in PRUNE_FORMS),
+    *({"prune": "binarization", "binarize_grad": grad} for grad in ("soft", "zero")),
+    {"fusion_grad": "ste"},
+    *({"prune_input": what} for what in ("agnostic_only", "none")),
+    {"ratio": "per_sample"},
+    {"lambda_detach": True},
+]
+
 SMALL: dict[str, Small] = {
     "dnn": Small({}, [{}]),
     "dpg": Small(_WEIGHTED, _FORMS),
@@ -61,6 +73,7 @@ SMALL: dict[str, Small] = {
         {"eps": 0.25, "dim_domain": 3, "aux_hidden": (3,)},
         [{}, {"aux_norm": True}, {"pn": "none"}, {"pn": "none", "aux": False}],
     ),
+    "adasparse": Small(_PRUNED, _PRUNED_FORMS),
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from difflib import get_close_matches
 from typing import Any
 
+from midpg_np.models.adasparse import AdaSparse
 from midpg_np.models.apg import APG
 from midpg_np.models.dnn import DNN
 from midpg_np.models.dpg import DPG
@@ -20,6 +21,7 @@ MODELS: dict[str, type] = {
     "midpg": MIDPG,
     "apg": APG,
     "star": STAR,
+    "adasparse": AdaSparse,
 }
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "MIDPG",
     "MODELS",
     "STAR",
+    "AdaSparse",
     "Draws",
     "Model",
     "ModelOutput",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from midpg_np.checks.catalogue import low_rank, operations, scenarios, star, weighting
+from midpg_np.checks.catalogue import low_rank, operations, pruning, scenarios, star, weighting
 from midpg_np.checks.catalogue.builders import Builder, Sizes
 
 __all__ = ["CASES", "Builder", "Sizes"]
@@ -15,6 +15,7 @@ _BUILDERS: list[Builder] = [
     *scenarios.BUILDERS,
     *low_rank.BUILDERS,
     *star.BUILDERS,
+    *pruning.BUILDERS,
 ]
 
 CASES: dict[str, Builder] = {

@@ -1,0 +1,125 @@
+"""A layer whose inputs are pruned per example before they meet its weights (equations.md 8.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.layers.initial import init_affine
+from midpg_np.layers.pruner import Pruner, PrunerCache, Stop
+from midpg_np.ops import AffineCache, affine, affine_backward, concat, concat_backward
+from midpg_np.tree import Tree
+
+
+class PrunedInputCache(NamedTuple):
+    """The factors (B, N) and the inputs that they multiply (B, N)."""
+
+    H_last: Array
+    pi: Array
+
+
+def prune_last(H: Array, pi: Array) -> tuple[Array, PrunedInputCache]:
+    """Multiply the last N columns of H by their factors and leave the others as they are.
+
+    Backward: d_pi = dy H and dH = dy pi on those columns, dH = dy on the others.
+
+    Shapes
+    ------
+    H : (B, I)
+    pi : (B, N)
+    y : (B, I)
+    """
+    n_plain = H.shape[1] - pi.shape[1]
+    H_last = H[:, n_plain:]
+    y = concat([H[:, :n_plain], H_last * pi])[0] if n_plain else H_last * pi
+    return y, PrunedInputCache(H_last, pi)
+
+
+def prune_last_backward(dy: Array, cache: PrunedInputCache) -> tuple[Array, Array]:
+    """Return ``dH, d_pi``."""
+    n_plain = dy.shape[1] - cache.pi.shape[1]
+    dy_last = dy[:, n_plain:]
+    dH_last = dy_last * cache.pi
+    dH = concat([dy[:, :n_plain], dH_last])[0] if n_plain else dH_last
+    return dH, dy_last * cache.H_last
+
+
+class PrunedLayerCache(NamedTuple):
+    """The factors, the output, and the caches of the three steps.
+
+    Shapes
+    ------
+    pi : (B, N)
+    A : (B, O)
+    """
+
+    pi: Array
+    A: Array
+    pruner: PrunerCache
+    pruned: PrunedInputCache
+    affine: AffineCache
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """A = (H pi) W + b, with the factors pi made from U = [E_aw, H].
+
+    Parameters
+    ----------
+    dim_out : int
+        Outputs.
+    pruner : Pruner
+        Makes the factors of the last ``pruner.dim_out`` inputs; inputs before those are not
+        pruned.
+    dim_aware, dim_in : int
+        Widths of E_aw and of H.
+    """
+
+    dim_aware: int
+    dim_in: int
+    dim_out: int
+    pruner: Pruner
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw W, b and the pruner."""
+        return init_affine(rng, self.dim_in, self.dim_out) | {"pruner": self.pruner.init(rng)}
+
+    def forward(
+        self, params: Tree, H: Array, E_aw: Array, alpha: Any, sg: Stop, *, training: bool
+    ) -> tuple[Array, PrunedLayerCache]:
+        """Return the pre-activation.
+
+        Shapes
+        ------
+        H : (B, I)
+        E_aw : (B, d_aw)
+        A : (B, O)
+        """
+        U, _ = concat([E_aw, H])
+        pi, c_pruner = self.pruner.forward(params["pruner"], U, alpha, sg, training=training)
+        H_pruned, c_pruned = prune_last(H, pi)
+        A, c_affine = affine(H_pruned, params["W"], params["b"])
+        return A, PrunedLayerCache(pi, A, c_pruner, c_pruned, c_affine)
+
+    def backward(
+        self, dA: Array, cache: PrunedLayerCache, d_pi_extra: Array | None = None
+    ) -> tuple[Array, Array, Tree]:
+        """Return ``dH, dE_aw`` and the gradients of all parameters.
+
+        The factors have two readers if a regulariser sends ``d_pi_extra``; H always has two, the
+        product and the pruner.
+        """
+        dH_pruned, dW, db = affine_backward(dA, cache.affine)
+        dH, d_pi = prune_last_backward(dH_pruned, cache.pruned)
+        if d_pi_extra is not None:
+            d_pi = d_pi + d_pi_extra
+        dU, g_pruner = self.pruner.backward(d_pi, cache.pruner)
+        dE_aw, dU_h = concat_backward(dU, (self.dim_aware, self.dim_in))
+        return dH + dU_h, dE_aw, {"W": dW, "b": db, "pruner": g_pruner}
+
+    def kinks(self, cache: PrunedLayerCache) -> dict[str, Array]:
+        """Distances of the pruner from its threshold, by the path of the bias."""
+        return {f"pruner.{path}": v for path, v in self.pruner.kinks(cache.pruner).items()}
