@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,8 +118,6 @@ class AdaSparse:
     lambda_end: float = 0.01
     schedule_steps: int = 1000
 
-    buffers: ClassVar[tuple[str, ...]] = ("schedule.step",)
-
     def __post_init__(self) -> None:
         n_fields = len(self.vocab_sizes)
         if not 1 <= self.n_aware <= n_fields:
@@ -199,6 +197,11 @@ class AdaSparse:
     def sparsity(self) -> Sparsity:
         """Regulariser, the same for every layer."""
         return Sparsity(self.r_min, self.r_max, self.ratio, self.lambda_detach)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The counter of training steps, from which alpha and lambda_hat follow."""
+        return ("schedule.step",)
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
