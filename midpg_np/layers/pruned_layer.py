@@ -1,4 +1,4 @@
-"""A layer whose inputs are pruned per example before they meet its weights (equations.md 8.2)."""
+"""A layer whose inputs are pruned per example before they meet its weights (equations.md 8.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pruner: a factor per example and neuron that scales, removes or keeps it (equations.md 8.2, 8.4).
+"""Pruner: a factor per example and neuron that scales, removes or keeps it (equations.md 8.1, 8.3).
 
 A threshold has no useful derivative, so "binarization", and "fusion" if asked, pass a gradient
 straight through it: the value is soft + sg(hard - soft), with sg the stop-gradient.  In floating

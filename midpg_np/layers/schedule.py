@@ -1,4 +1,4 @@
-"""Linear schedule of a constant, driven by a counter of training steps (equations.md 8.2)."""
+"""Linear schedule of a constant, driven by a counter of training steps (equations.md 8.1)."""
 
 from __future__ import annotations
 

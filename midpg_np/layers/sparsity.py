@@ -1,4 +1,4 @@
-"""Sparsity regulariser: pulls the share of pruned neurons into an interval (equations.md 8.3, 8.4).
+"""Sparsity regulariser: pulls the share of pruned neurons into an interval (equations.md 8.1, 8.3).
 
 Inside the interval there is no penalty.  The weight of the penalty grows with the distance, so it
 is quadratic, unless that weight is held constant.

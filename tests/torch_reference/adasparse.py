@@ -1,4 +1,4 @@
-"""AdaSparse in PyTorch, from equations.md sections 8.2 and 8.3: one example at a time.
+"""AdaSparse in PyTorch, from equations.md section 8.1: one example at a time.
 
 ``trace`` receives the intermediates of every layer, stacked to (B, .) at the end.
 """
@@ -116,7 +116,7 @@ def with_threshold(v: Tensor, kept: float, options: Any, *, training: bool) -> T
 
 
 def regulariser(params: Params, options: Any, trace: Params) -> Tensor:
-    """R_s of section 8.3; factors are not negative, so their sum is their 1-norm."""
+    """R_s of section 8.1; factors are not negative, so their sum is their 1-norm."""
     lambda_hat = scheduled(params, options, options.lambda_start, options.lambda_end)
     target = (options.r_min + options.r_max) / 2
     names = [name for name in layer_names(options) if f"{name}.pi" in trace]
