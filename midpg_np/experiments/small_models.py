@@ -37,6 +37,12 @@ class Small(NamedTuple):
     choices: list[dict[str, Any]]
 
 
+_GATED = [
+    {"gate_at": gate_at, "towers": towers, "ep_input": ep_input}
+    for gate_at in ("hidden_output", "layer_input")
+    for towers in ("shared", "per_scenario")
+    for ep_input in ("all", "agnostic")
+]
 _WEIGHTED = {"row_divisor": 2, "col_divisor": 2, "d_k": 2, "generator_hidden": (3,)}
 _FORMS = [
     {"variant": variant, "form": form} for variant in VARIANTS for form in ("grouped", "textbook")
@@ -74,6 +80,7 @@ SMALL: dict[str, Small] = {
         [{}, {"aux_norm": True}, {"pn": "none"}, {"pn": "none", "aux": False}],
     ),
     "adasparse": Small(_PRUNED, _PRUNED_FORMS),
+    "pepnet": Small({"gate_hidden": 3}, _GATED),
 }
 
 

@@ -12,6 +12,7 @@ from midpg_np.models.apg import APG
 from midpg_np.models.dnn import DNN
 from midpg_np.models.dpg import DPG
 from midpg_np.models.midpg import MIDPG
+from midpg_np.models.pepnet import PEPNet
 from midpg_np.models.protocol import Draws, Model, ModelOutput, ParamCount
 from midpg_np.models.star import STAR
 
@@ -22,6 +23,7 @@ MODELS: dict[str, type] = {
     "apg": APG,
     "star": STAR,
     "adasparse": AdaSparse,
+    "pepnet": PEPNet,
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Draws",
     "Model",
     "ModelOutput",
+    "PEPNet",
     "ParamCount",
     "make_model",
     "model_config",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from midpg_np.checks.catalogue import low_rank, operations, pruning, scenarios, star, weighting
+from midpg_np.checks.catalogue import (
+    gates,
+    low_rank,
+    operations,
+    pruning,
+    scenarios,
+    star,
+    weighting,
+)
 from midpg_np.checks.catalogue.builders import Builder, Sizes
 
 __all__ = ["CASES", "Builder", "Sizes"]
@@ -16,6 +24,7 @@ _BUILDERS: list[Builder] = [
     *low_rank.BUILDERS,
     *star.BUILDERS,
     *pruning.BUILDERS,
+    *gates.BUILDERS,
 ]
 
 CASES: dict[str, Builder] = {

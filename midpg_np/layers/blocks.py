@@ -1,0 +1,90 @@
+"""An affine map whose output has one block per tower, of which a row uses its own.
+
+The kernel is stored by block, W (T, I, O); side by side the blocks are the (I, T*O) kernel of the
+paper.  *textbook* multiplies every row with all T blocks and picks one.  *grouped* multiplies the
+rows of a scenario, which lie side by side, with the one block that they use: the work does not
+grow with T.  *shared* is a single block that all rows use, stored without the block axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from midpg_np.backend import Array, get_xp
+from midpg_np.layers.groups import Groups
+from midpg_np.layers.scenario_mlp import (
+    AffineForm,
+    GroupedAffineCache,
+    grouped_affine,
+    grouped_affine_backward,
+    rows_of,
+)
+from midpg_np.ops import AffineCache, affine, affine_backward
+
+
+def own_block(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, GroupedAffineCache]:
+    """A_(d) = H_(d) W_d + b_d with block d for scenario d, rows sorted by scenario.
+
+    Backward (equations.md 2.7): as ``grouped_affine``; blocks that no row used get no gradient.
+
+    Shapes
+    ------
+    H : (B, I)
+    W : (T, I, O)
+    b : (T, O)
+    A : (B, O)
+    """
+    return grouped_affine(H, W[groups.ids], b[groups.ids], groups)
+
+
+def own_block_backward(dA: Array, cache: GroupedAffineCache) -> tuple[Array, Any, Any]:
+    """Return ``dH, dW, db``, the last two as the rows of the scenarios present."""
+    dH, dW, db = grouped_affine_backward(dA, cache)
+    return dH, rows_of(dW, cache.groups), rows_of(db, cache.groups)
+
+
+class AllBlocksCache(NamedTuple):
+    """H (B, I), all blocks side by side (I, T*O), and the block t of each row (B,)."""
+
+    H: Array
+    W: Array
+    t: Array
+    n_blocks: int
+
+
+def all_blocks(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, AllBlocksCache]:
+    """Textbook form of ``own_block``: [A_1, ..., A_T] = H [W_1, ..., W_T] + b, then pick one."""
+    xp = get_xp(H=H, W=W, b=b)
+    T, n_inputs, n_outputs = W.shape
+    t = groups.ids[xp.repeat(xp.arange(len(groups.present)), groups.counts)]
+    W_wide = W.swapaxes(0, 1).reshape(n_inputs, T * n_outputs)
+    A = (H @ W_wide + b.reshape(-1)).reshape(-1, T, n_outputs)
+    return A[xp.arange(len(H)), t], AllBlocksCache(H, W_wide, t, T)
+
+
+def all_blocks_backward(dA: Array, cache: AllBlocksCache) -> tuple[Array, Array, Array]:
+    """Return ``dH, dW, db``: the adjoint of a block that a row did not use is zero."""
+    xp = get_xp(dA=dA, H=cache.H)
+    n_rows, n_outputs = dA.shape
+    d_blocks = xp.zeros((n_rows, cache.n_blocks, n_outputs), dtype=dA.dtype)
+    d_blocks[xp.arange(n_rows), cache.t] = dA
+    d_wide = d_blocks.reshape(n_rows, -1)
+    dW = (cache.H.T @ d_wide).reshape(-1, cache.n_blocks, n_outputs).swapaxes(0, 1)
+    return d_wide @ cache.W.T, dW, d_blocks.sum(axis=0)
+
+
+def shared_block(H: Array, W: Array, b: Array, groups: Groups | None) -> tuple[Array, AffineCache]:
+    """One block for all rows: A = H W + b with W (I, O), b (O,)."""
+    return affine(H, W, b)
+
+
+BLOCK_FORMS: dict[str, AffineForm] = {
+    "grouped": AffineForm(own_block, own_block_backward),
+    "textbook": AffineForm(all_blocks, all_blocks_backward),
+}
+SHARED = AffineForm(shared_block, affine_backward)
+
+
+def block_form(n_blocks: int | None, form: str) -> AffineForm:
+    """Return the map of ``n_blocks`` blocks, None being a single one for all rows."""
+    return SHARED if n_blocks is None else BLOCK_FORMS[form]

@@ -1,0 +1,256 @@
+"""PEPNet: gates on the embeddings and on every hidden layer (equations.md 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.batch import Batch
+from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.fields import PickedFields, pick_fields, pick_fields_backward
+from midpg_np.layers.gate import Gate, GateCache
+from midpg_np.layers.gated_tower import GatedTower, GatedTowerCache
+from midpg_np.layers.groups import Groups, group_rows
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.stop_gradient import StopGradient
+from midpg_np.ops import concat
+from midpg_np.tree import Tree, tree_size
+
+TOWERS = ("shared", "per_scenario")
+EP_INPUTS = ("all", "agnostic")
+
+
+class PEPNetCache(NamedTuple):
+    """Intermediates of a forward pass; with towers per scenario, all rows sorted by scenario.
+
+    Shapes
+    ------
+    X : (B, d_0)
+    E : (B, d_E)
+    O : (B, d_0)
+    E_prior : (B, d_prior)
+    """
+
+    groups: Groups | None
+    embedding: EmbeddingCache
+    X: Array
+    E: Array
+    epnet: GateCache
+    O: Array  # noqa: E741
+    prior: PickedFields
+    E_prior: Array
+    ppnet: GatedTowerCache
+    detached: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class PEPNet:
+    """O = delta_dom E with delta_dom = g([E_dom, sg(E)]); a tower gated by g_l([E_prior, sg(O)]).
+
+    E_dom are the scenario-aware embeddings E_aw.  What stands behind sg is read by the gates but
+    learns nothing from them; the domain's and the prior's embeddings do learn from them.
+
+    Parameters
+    ----------
+    vocab_sizes : tuple of int
+        Codes per field, scenario-aware fields first.
+    n_aware : int
+        Number of scenario-aware fields.
+    n_scenarios : int
+        Number of scenarios D.
+    dim_embedding : int
+        Width of each field's embedding.
+    hidden : tuple of int
+        Widths of the hidden layers; each is gated.
+    activation : str
+        Activation of the tower, a name in ``ops.ACTIVATIONS``; gates keep ReLU.
+    gate_at : str
+        "hidden_output": what each hidden layer puts out is gated.  "layer_input": O as well.
+    towers : str
+        "shared": one tower for all scenarios.  "per_scenario": one each, and gates with one block
+        of outputs each.
+    ep_input : str
+        "all": E = [E_aw, E_ag].  "agnostic": E = E_ag, and O = [E_aw, delta_dom E_ag].
+    prior_fields : tuple of int
+        Fields whose embeddings are E_prior, such as user and item; empty: all agnostic fields.
+    prior_scenario : bool
+        Append the scenario-aware fields to the prior, unless they are in it already.
+    gate_hidden : int or None
+        Hidden width of each gate; None is the width of its output (of one block of it).
+    gamma : float
+        Gates lie in (0, gamma); 2 centres them at 1.
+    """
+
+    vocab_sizes: tuple[int, ...]
+    n_aware: int
+    n_scenarios: int
+    dim_embedding: int = 8
+    hidden: tuple[int, ...] = (128, 64, 32)
+    activation: str = "relu"
+    gate_at: str = "hidden_output"
+    towers: str = "shared"
+    ep_input: str = "all"
+    prior_fields: tuple[int, ...] = ()
+    prior_scenario: bool = False
+    gate_hidden: int | None = 32
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        n_fields = len(self.vocab_sizes)
+        if not 1 <= self.n_aware <= n_fields:
+            raise ValueError(
+                f"n_aware must lie in [1, {n_fields}], the number of fields; got {self.n_aware}. "
+                "The gate on the embeddings needs at least one scenario-aware field."
+            )
+        for name, choices in (("towers", TOWERS), ("ep_input", EP_INPUTS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} must be one of {choices}; got {value!r}.")
+        fields = self.prior_fields
+        if len(set(fields)) < len(fields) or not set(fields) <= set(range(n_fields)):
+            raise ValueError(
+                f"prior_fields must be distinct fields in [0, {n_fields}); got {fields}."
+            )
+        if not self.priors or (self.ep_input == "agnostic" and self.n_aware == n_fields):
+            raise ValueError(
+                f"n_aware = {self.n_aware} leaves no agnostic field, which ep_input='agnostic' and "
+                "an empty prior_fields need."
+            )
+        _ = self.epnet, self.ppnet  # report wrong options of the gates now, not at the first batch
+
+    @property
+    def routes_by_scenario(self) -> bool:
+        """Whether the scenario's id chooses a tower."""
+        return self.towers == "per_scenario"
+
+    @property
+    def priors(self) -> tuple[int, ...]:
+        """Fields whose embeddings are E_prior."""
+        fields = self.prior_fields or tuple(range(self.n_aware, len(self.vocab_sizes)))
+        aware = tuple(range(self.n_aware)) if self.prior_scenario else ()
+        return (*fields, *(field for field in aware if field not in fields))
+
+    @property
+    def dim_input(self) -> int:
+        """Width d_0 of X and of O."""
+        return len(self.vocab_sizes) * self.dim_embedding
+
+    @property
+    def dim_aware(self) -> int:
+        """Width d_aw of E_aw, the domain's embedding E_dom."""
+        return self.n_aware * self.dim_embedding
+
+    @property
+    def start(self) -> int:
+        """First column of X that EPNet gates."""
+        return 0 if self.ep_input == "all" else self.dim_aware
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Lookup of all fields."""
+        return Embedding(self.vocab_sizes, self.dim_embedding)
+
+    @cached_property
+    def epnet(self) -> Gate:
+        """Gate on the embeddings, with [E_dom, sg(E)] as input."""
+        dim_gated = self.dim_input - self.start
+        return Gate(
+            self.dim_aware + dim_gated,
+            dim_gated,
+            self.gate_hidden,
+            self.gamma,
+            dim_live=self.dim_aware,
+        )
+
+    @cached_property
+    def ppnet(self) -> GatedTower:
+        """The tower and its gates, with U = [E_prior, sg(O)] as their input."""
+        dim_prior = len(self.priors) * self.dim_embedding
+        return GatedTower(
+            (self.dim_input, *self.hidden, 1),
+            dim_context=dim_prior + self.dim_input,
+            gate_at=self.gate_at,
+            n_towers=self.n_scenarios if self.routes_by_scenario else None,
+            activation=self.activation,
+            gate_hidden=self.gate_hidden,
+            gamma=self.gamma,
+            dim_live=dim_prior,
+        )
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """No auxiliary loss."""
+        return {}
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw initial parameters."""
+        return {
+            "embedding": self.embedding.init(rng),
+            "epnet": self.epnet.init(rng),
+            "ppnet": self.ppnet.init(rng),
+        }
+
+    def draw(self, rng: np.random.Generator, batch: Batch) -> Draws:
+        """Nothing is random in training."""
+        return {}
+
+    def forward(
+        self,
+        params: Tree,
+        batch: Batch,
+        *,
+        draws: Draws | None = None,
+        frozen: Mapping[str, Array] | None = None,
+    ) -> tuple[ModelOutput, PEPNetCache]:
+        """Return the logits (B,) and the cache."""
+        sg, codes, groups = StopGradient(frozen, {}), batch.codes, None
+        if self.routes_by_scenario:  # sorting the codes sorts all that follows
+            groups = group_rows(batch.scenario, self.n_scenarios)
+            codes = codes[groups.order]
+        X, c_embedding = self.embedding.forward(params["embedding"], codes)
+        E_dom, E = X[:, : self.dim_aware], X[:, self.start :]
+        delta, c_epnet = self.epnet.forward(params["epnet"], concat([E_dom, sg("E", E)])[0])
+        O, _ = concat([X[:, : self.start], delta * E])  # noqa: E741
+        E_prior, c_prior = pick_fields(X, self.priors, len(self.vocab_sizes))
+        U, _ = concat([E_prior, sg("O", O)])
+        z, c_ppnet = self.ppnet.forward(params["ppnet"], O, U, groups)
+        cache = PEPNetCache(
+            groups, c_embedding, X, E, c_epnet, O, c_prior, E_prior, c_ppnet, sg.detached
+        )
+        logit = z[:, 0] if groups is None else z[:, 0][groups.place]
+        return ModelOutput(logit, {}), cache
+
+    def backward(self, d_output: ModelOutput, cache: PEPNetCache) -> Tree:
+        """Return the gradient of every parameter.
+
+        X has three readers: the embeddings that are gated, the domain and the prior.
+        """
+        groups, dz = cache.groups, d_output.logit
+        if groups is not None:
+            dz = dz[groups.order]
+        dO, dE_prior, g_ppnet = self.ppnet.backward(dz[:, None], cache.ppnet)
+        dX = pick_fields_backward(dE_prior, cache.prior)
+        d_delta = dO[:, self.start :] * cache.E
+        dE = dO[:, self.start :] * cache.epnet.delta
+        dE_dom, g_epnet = self.epnet.backward(d_delta, cache.epnet)
+        dX = dX + concat([dO[:, : self.start], dE])[0]
+        dX, _ = concat([dX[:, : self.dim_aware] + dE_dom, dX[:, self.dim_aware :]])
+        g_embedding = self.embedding.backward(dX, cache.embedding)
+        return {"embedding": g_embedding, "epnet": g_epnet, "ppnet": g_ppnet}
+
+    def kinks(self, cache: PEPNetCache) -> dict[str, Array]:
+        """Pre-activations by the path of the bias that shifts them, in order of computation."""
+        kinks = {f"epnet.{path}": A for path, A in self.epnet.kinks(cache.epnet).items()}
+        tower = self.ppnet.kinks(cache.ppnet)
+        return kinks | {f"ppnet.{path}": A for path, A in tower.items()}
+
+    def count_params(self) -> ParamCount:
+        """Count by drawing: the tree is the truth."""
+        params = self.init(np.random.default_rng(0))
+        embedding = tree_size(params.pop("embedding"))
+        multiply_adds = self.epnet.multiply_adds + self.ppnet.multiply_adds
+        return ParamCount(tree_size(params), 0, embedding, multiply_adds)
