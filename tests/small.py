@@ -1,13 +1,14 @@
 """Small models that use every option, a batch with every corner, and helpers for their arrays."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 import numpy as np
 from systems import SYSTEMS
 
 from midpg_np.batch import Batch
 from midpg_np.checks import model_case, perturbed_params, wake_units
-from midpg_np.models import make_model
+from midpg_np.models import MODELS, make_model
 from midpg_np.tree import tree_flatten
 
 # 6 -> 12 -> 6 -> 1: no two widths of one kernel are equal but for the embedding's.
@@ -22,7 +23,9 @@ WIDTHS = {
 
 def small_model(kind, **options):
     """Build a model of at most a few hundred parameters."""
-    return make_model(kind, **(WIDTHS | SYSTEMS[kind].small | options))
+    known = {field.name for field in fields(MODELS[kind])}  # not every model has ``hidden``
+    widths = {name: value for name, value in WIDTHS.items() if name in known}
+    return make_model(kind, **(widths | SYSTEMS[kind].small | options))
 
 
 def _one_option_away():

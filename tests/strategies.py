@@ -6,11 +6,10 @@ filtered.  The same rules serve NumPy's generator, for loops over hundreds of se
 
 import numpy as np
 from hypothesis import strategies as st
-from small import WIDTHS
+from small import small_model
 from systems import SYSTEMS
 
 from midpg_np.checks.catalogue import Sizes
-from midpg_np.models import make_model
 from midpg_np.ops import ACTIVATIONS
 
 seeds = st.integers(0, 2**32 - 1)
@@ -35,7 +34,7 @@ def _model(choose):
     options = {"activation": choose(tuple(ACTIVATIONS))}
     choices = system.inherited | system.options
     options |= {name: choose(values) for name, values in choices.items()}
-    return make_model(system.kind, **(WIDTHS | system.small | system.repair(options)))
+    return small_model(system.kind, **system.repair(options))
 
 
 @st.composite

@@ -6,18 +6,17 @@ in there stands for its work, without a clock.
 
 import numpy as np
 import pytest
-from small import SMALL_MODELS, WIDTHS, arrays_in, partners, small_batch
+from small import SMALL_MODELS, arrays_in, partners, small_batch, small_model
 from strategies import generator
 from systems import SYSTEMS
 
-from midpg_np.models import ModelOutput, make_model
+from midpg_np.models import ModelOutput
 
 
 def numbers_made(name, n_scenarios):
     """Numbers in the cache and gradients of one step, and whether D matters by definition."""
     kind, options = SMALL_MODELS[name]
-    sizes = WIDTHS | {"n_scenarios": n_scenarios}
-    model = make_model(kind, **(sizes | SYSTEMS[kind].small | options))
+    model = small_model(kind, **({"n_scenarios": n_scenarios} | options))
     rng = generator(1)  # the batch first: how much is drawn for parameters depends on D
     batch, params = small_batch(rng), model.init(rng)
     output, cache = model.forward(params, batch, draws={"partner": partners(rng, 9)})
