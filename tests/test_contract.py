@@ -110,6 +110,7 @@ def test_a_batch_of_one_row(name):
 # Cases that keep something of the batch (labels, codes, partners, scenarios) to themselves; the
 # models' own test in test_invariants.py covers those.
 OWN_ROWS = ("cross_entropy", "embedding", "mir", "scenario_", "star_")
+OWN_ROWS += ("generated_tower by scenario", "shared_embeddings select")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(OWN_ROWS)])

@@ -20,6 +20,11 @@ def small_copy(kind, options):
     return kind(**{field: getattr(right, field) for field in right.__dataclass_fields__})
 
 
+def same_fields(kind, layer):
+    """Return a layer, or a part of a model, as another class with the same fields."""
+    return kind(**{name: getattr(layer, name) for name in layer.__dataclass_fields__})
+
+
 @dataclass(frozen=True)
 class WrongClass:
     """A subclass with one mistake in its backward."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from midpg_np.checks.model import model_case, perturbed_params
 from midpg_np.layers.dwm import VARIANTS
 from midpg_np.layers.low_rank import LOW_RANK_FORMS
 from midpg_np.layers.pruner import PRUNE_FORMS
-from midpg_np.models import make_model
+from midpg_np.models import MODELS, make_model
 from midpg_np.models.apg import CONDITIONS
 
 VOCAB_SIZES = (3, 4, 3, 5)
@@ -46,6 +47,12 @@ _GATED = [
 _WEIGHTED = {"row_divisor": 2, "col_divisor": 2, "d_k": 2, "generator_hidden": (3,)}
 _FORMS = [
     {"variant": variant, "form": form} for variant in VARIANTS for form in ("grouped", "textbook")
+]
+_GENERATED = {"dim_specific": 3, "dim_shared": 4, "dim_code": 6, "tower_hidden": 7, "hyper_rank": 2}
+_GENERATED_CHOICES = [
+    *({}, {"combine": "select"}, {"orth_on": "gram"}),
+    *({"hyper": "low_rank"}, {"hyper_input": "aware"}),
+    {"hyper": "low_rank", "hyper_input": "aware"},
 ]
 
 # Thresholds that some rows pass and others do not; edges of the interval that no count sits on.
@@ -81,11 +88,14 @@ SMALL: dict[str, Small] = {
     ),
     "adasparse": Small(_PRUNED, _PRUNED_FORMS),
     "pepnet": Small({"gate_hidden": 3}, _GATED),
+    "optmsm": Small(_GENERATED, _GENERATED_CHOICES),
 }
 
 
 def _case(name: str, options: dict[str, Any], sizes: Sizes, rng: np.random.Generator) -> Case:
     shape = {"dim_embedding": 2, "hidden": (6, 4)} | SMALL[name].sizes
+    known = {field.name for field in fields(MODELS[name])}  # not every model has ``hidden``
+    shape = {key: value for key, value in shape.items() if key in known}
     common = {"vocab_sizes": VOCAB_SIZES, "n_aware": 2, "n_scenarios": N_SCENARIOS}
     model = make_model(name, **(common | shape | options))
     batch = small_batch(sizes.B, rng)

@@ -12,6 +12,7 @@ from midpg_np.models.apg import APG
 from midpg_np.models.dnn import DNN
 from midpg_np.models.dpg import DPG
 from midpg_np.models.midpg import MIDPG
+from midpg_np.models.optmsm import OptMSM
 from midpg_np.models.pepnet import PEPNet
 from midpg_np.models.protocol import Draws, Model, ModelOutput, ParamCount
 from midpg_np.models.star import STAR
@@ -24,6 +25,7 @@ MODELS: dict[str, type] = {
     "star": STAR,
     "adasparse": AdaSparse,
     "pepnet": PEPNet,
+    "optmsm": OptMSM,
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Draws",
     "Model",
     "ModelOutput",
+    "OptMSM",
     "PEPNet",
     "ParamCount",
     "make_model",

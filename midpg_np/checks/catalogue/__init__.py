@@ -9,6 +9,7 @@ from midpg_np.checks.catalogue import (
     low_rank,
     operations,
     pruning,
+    reconstruction,
     scenarios,
     star,
     weighting,
@@ -25,6 +26,7 @@ _BUILDERS: list[Builder] = [
     *star.BUILDERS,
     *pruning.BUILDERS,
     *gates.BUILDERS,
+    *reconstruction.BUILDERS,
 ]
 
 CASES: dict[str, Builder] = {

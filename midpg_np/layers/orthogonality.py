@@ -1,0 +1,88 @@
+"""Orthogonality loss: the embeddings of one row's set shall point in different directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from midpg_np.backend import Array, get_xp
+
+ORTH_ON = ("cosine", "gram")
+
+
+class OrthogonalityCache(NamedTuple):
+    """Intermediates.
+
+    Shapes
+    ------
+    G_hat : (B, D, q)
+        Normalised embeddings; with "gram" the embeddings themselves.
+    norm : (B, D, 1)
+        sqrt(<g, g> + eps); None with "gram".
+    O : (B, D, D)
+        Products of different embeddings; its diagonal is zero.
+    """
+
+    G_hat: Array
+    norm: Array | None
+    O: Array  # noqa: E741, the letter of the equations
+
+
+@dataclass(frozen=True)
+class Orthogonality:
+    """L = 1 / (B D (D - 1)) sum over b of |O_b|^2, O_b = offdiag(G_hat_b G_hat_b^T).
+
+    Backward (equations.md 10.3): dG_hat_b = 4 / (B D (D - 1)) O_b G_hat_b dL, and
+    dg = (dg_hat - g_hat <g_hat, dg_hat>) / norm.
+
+    Parameters
+    ----------
+    orth_on : str
+        "cosine": G_hat has rows g / sqrt(<g, g> + eps).  "gram": G_hat = G.
+    eps : float
+        Keeps the norm of a zero embedding away from zero.
+    """
+
+    orth_on: str = "cosine"
+    eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if self.orth_on not in ORTH_ON:
+            raise ValueError(f"orth_on must be one of {ORTH_ON}; got {self.orth_on!r}.")
+        if not self.eps > 0:
+            raise ValueError(f"eps must be greater than 0; got {self.eps}.")
+
+    def forward(self, G: Array) -> tuple[Array, OrthogonalityCache]:
+        """Return the loss, a scalar.
+
+        Shapes
+        ------
+        G : (B, D, q)
+        """
+        G_hat, norm = G, None
+        if self.orth_on == "cosine":
+            norm = get_xp(G=G).sqrt((G * G).sum(axis=-1, keepdims=True) + self.eps)
+            G_hat = G / norm
+        O = (G_hat @ G_hat.swapaxes(-1, -2)) * _is_pair(G)  # noqa: E741
+        return (O * O).sum() / _n_pairs(G), OrthogonalityCache(G_hat, norm, O)
+
+    def backward(self, d_loss: Array, cache: OrthogonalityCache) -> Array:
+        """Return ``dG``."""
+        G_hat, norm, O = cache  # noqa: E741
+        # Twice for the square and twice for the symmetry: (k, j) and (j, k) hold the same product.
+        dG_hat = (O @ G_hat) * (4.0 * d_loss / _n_pairs(G_hat))
+        if norm is None:
+            return dG_hat
+        return (dG_hat - G_hat * (G_hat * dG_hat).sum(axis=-1, keepdims=True)) / norm
+
+
+def _is_pair(G: Array) -> Array:
+    """(D, D): True off the diagonal."""
+    k = get_xp(G=G).arange(G.shape[1])
+    return k[:, None] != k
+
+
+def _n_pairs(G: Array) -> int:
+    """B D (D - 1); a single embedding has no pair, its loss is 0 and not 0 / 0."""
+    B, D, _ = G.shape
+    return B * max(D * (D - 1), 1)
