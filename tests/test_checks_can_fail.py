@@ -11,6 +11,7 @@ from wrong_backwards import WRONG as WRONG_LAYERS
 from wrong_kinds import WrongClass
 from wrong_models import WRONG_MODELS as WRONG_MIDPG
 from wrong_systems import WRONG as WRONG_SYSTEM_LAYERS
+from wrong_systems import WRONG_FORWARDS
 from wrong_systems import WRONG_MODELS as WRONG_SYSTEMS
 
 from midpg_np.checks import GradientMismatchError, check_directions, check_gradients
@@ -21,15 +22,19 @@ from midpg_np.tree import tree_flatten
 WRONG = WRONG_LAYERS | WRONG_SYSTEM_LAYERS
 WRONG_MODELS = WRONG_MIDPG | WRONG_SYSTEMS
 N_DRAWS = 20
+few_and_all_draws = pytest.mark.parametrize(
+    "n_draws", [4, pytest.param(N_DRAWS, marks=pytest.mark.slow)]
+)
 
 
 def test_there_are_many_mistakes():
-    assert len(WRONG) + len(WRONG_MODELS) >= 80
+    assert len(WRONG) + len(WRONG_MODELS) + len(WRONG_FORWARDS) >= 300
 
 
+@few_and_all_draws
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_ops_and_layers_are_rejected_in_every_draw(name):
-    for seed in range(N_DRAWS):
+def test_wrong_ops_and_layers_are_rejected_in_every_draw(name, n_draws):
+    for seed in range(n_draws):
         rng = generator(seed)
         case = WRONG[name].build(random_sizes(rng, min_rows=4), rng)
         assert not check_gradients(case, rng, differences=False).ok, seed
@@ -42,7 +47,7 @@ def test_differences_reject_them_without_the_complex_step(name, monkeypatch):
     assert not check_gradients(case, generator(2)).ok
 
 
-@pytest.mark.parametrize("n_draws", [4, pytest.param(N_DRAWS, marks=pytest.mark.slow)])
+@few_and_all_draws
 @pytest.mark.parametrize("name", WRONG_MODELS)
 def test_wrong_models_are_rejected_in_every_draw(name, n_draws):
     for seed in range(n_draws):
