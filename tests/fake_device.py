@@ -104,6 +104,7 @@ for _name in ("T", "real", "shape", "ndim", "size", "dtype"):
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
+    "broadcast_to",
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},

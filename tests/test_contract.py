@@ -111,6 +111,7 @@ def test_a_batch_of_one_row(name):
 # models' own test in test_invariants.py covers those.
 OWN_ROWS = ("cross_entropy", "embedding", "mir", "scenario_", "star_")
 OWN_ROWS += ("generated_tower by scenario", "shared_embeddings select")
+OWN_ROWS += ("routed_affine", "own_rows", "expert", "extraction")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(OWN_ROWS)])

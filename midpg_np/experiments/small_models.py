@@ -89,6 +89,15 @@ SMALL: dict[str, Small] = {
     "adasparse": Small(_PRUNED, _PRUNED_FORMS),
     "pepnet": Small({"gate_hidden": 3}, _GATED),
     "optmsm": Small(_GENERATED, _GENERATED_CHOICES),
+    "ple": Small(
+        {"hidden": (4, 3, 2), "n_specific": 2},
+        [
+            {"shared_gate_scope": scope, "expert_layers": layers, "form": form}
+            for scope in ("all", "own")
+            for layers in ((1, 1), (1, 1, 1))
+            for form in ("grouped", "textbook")
+        ],
+    ),
 }
 
 

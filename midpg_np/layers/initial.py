@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from midpg_np.tree import Tree
@@ -24,3 +26,11 @@ def init_scenario_affine(
     """Draw W (D, I, O), Glorot for each scenario, and zero b (D, O)."""
     W = np.stack([glorot_uniform(rng, dim_in, dim_out) for _ in range(n_scenarios)])
     return {"W": W, "b": np.zeros((n_scenarios, dim_out))}
+
+
+def init_stacked_affine(
+    rng: np.random.Generator, stack: tuple[int, ...], dim_in: int, dim_out: int
+) -> Tree:
+    """Draw W (*stack, I, O), Glorot for each map of the stack by itself, and zero b (*stack, O)."""
+    W = np.stack([glorot_uniform(rng, dim_in, dim_out) for _ in range(math.prod(stack))])
+    return {"W": W.reshape(*stack, dim_in, dim_out), "b": np.zeros((*stack, dim_out))}

@@ -14,6 +14,7 @@ from midpg_np.models.dpg import DPG
 from midpg_np.models.midpg import MIDPG
 from midpg_np.models.optmsm import OptMSM
 from midpg_np.models.pepnet import PEPNet
+from midpg_np.models.ple import PLE
 from midpg_np.models.protocol import Draws, Model, ModelOutput, ParamCount
 from midpg_np.models.star import STAR
 
@@ -26,6 +27,7 @@ MODELS: dict[str, type] = {
     "adasparse": AdaSparse,
     "pepnet": PEPNet,
     "optmsm": OptMSM,
+    "ple": PLE,
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "DPG",
     "MIDPG",
     "MODELS",
+    "PLE",
     "STAR",
     "AdaSparse",
     "Draws",

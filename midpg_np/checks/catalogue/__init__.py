@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from midpg_np.checks.catalogue import (
+    experts,
     gates,
     low_rank,
     operations,
@@ -27,6 +28,7 @@ _BUILDERS: list[Builder] = [
     *pruning.BUILDERS,
     *gates.BUILDERS,
     *reconstruction.BUILDERS,
+    *experts.BUILDERS,
 ]
 
 CASES: dict[str, Builder] = {

@@ -1,0 +1,204 @@
+"""Experts: MLPs side by side, with an activation after their last layer too (equations.md 5.1).
+
+A stack of affine maps multiplies either all rows with every map, or, where each scenario has maps
+of its own and only those are asked for, the rows of each scenario with that scenario's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from midpg_np.backend import Array, get_xp
+from midpg_np.layers.groups import Groups
+from midpg_np.layers.initial import init_stacked_affine
+from midpg_np.layers.scenario_mlp import rows_of
+from midpg_np.ops import ACTIVATIONS, check_activation
+from midpg_np.tree import Tree
+
+ROWS = ("all", "own")
+
+
+class StackedAffineCache(NamedTuple):
+    """Inputs of the maps."""
+
+    H: Array
+    W: Array
+
+
+def stacked_affine(H: Array, W: Array, b: Array) -> tuple[Array, StackedAffineCache]:
+    """Apply a stack of affine maps, A_e = H_e W_e + b_e; one input may serve several maps.
+
+    The stack may have further axes in front of E, in H of length 1 where one input serves all.
+    Backward (equations.md 5.3): dW_e = H_e^T dA_e, db_e = colsum(dA_e), dH_e = dA_e W_e^T; an
+    input that serves several maps gets the sum of what they send back.
+
+    Shapes
+    ------
+    H : (E, B, I) or (1, B, I)
+    W : (E, I, O)
+    b : (E, O)
+    A : (E, B, O)
+    """
+    get_xp(H=H, W=W, b=b)
+    return H @ W + b[..., None, :], StackedAffineCache(H, W)
+
+
+def stacked_affine_backward(dA: Array, cache: StackedAffineCache) -> tuple[Array, Array, Array]:
+    """Return ``dH, dW, db``."""
+    H, W = cache
+    dH = dA @ W.swapaxes(-1, -2)
+    serves_several = tuple(axis for axis, n in enumerate(H.shape[:-2]) if n == 1)
+    dH = dH.sum(axis=serves_several, keepdims=True)
+    return dH, H.swapaxes(-1, -2) @ dA, dA.sum(axis=-2)
+
+
+class RoutedAffineCache(NamedTuple):
+    """Inputs of the maps."""
+
+    H: Array
+    W: Array
+    groups: Groups
+
+
+def routed_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, RoutedAffineCache]:
+    """Stacks of affine maps by scenario, rows sorted: A_e,(d) = H_e,(d) W_d,e + b_d,e.
+
+    Backward: that of ``stacked_affine`` on the rows of each scenario.
+
+    Shapes
+    ------
+    H : (E, B, I) or (1, B, I)
+    W : (M, E, I, O)
+        One stack for each of the M scenarios of the batch.
+    b : (M, E, O)
+    A : (E, B, O)
+    """
+    xp = get_xp(H=H, W=W, b=b)
+    parts = [stacked_affine(H[:, rows], W[m], b[m])[0] for m, rows in enumerate(groups.slices)]
+    return xp.concatenate(parts, axis=1), RoutedAffineCache(H, W, groups)
+
+
+def routed_affine_backward(dA: Array, cache: RoutedAffineCache) -> tuple[Array, Array, Array]:
+    """Return ``dH, dW, db``."""
+    xp, (H, W, groups) = get_xp(dA=dA, H=cache.H), cache
+    parts = [
+        stacked_affine_backward(dA[:, rows], StackedAffineCache(H[:, rows], W[m]))
+        for m, rows in enumerate(groups.slices)
+    ]
+    dH, dW, db = zip(*parts, strict=True)
+    return xp.concatenate(dH, axis=1), xp.stack(dW), xp.stack(db)
+
+
+class ExpertsCache(NamedTuple):
+    """Per layer: the maps' cache, the pre-activation A (..., E, B, O), the activation's cache."""
+
+    affine: tuple[Any, ...]
+    A: tuple[Array, ...]
+    activation: tuple[Any, ...]
+    groups: Groups
+
+
+@dataclass(frozen=True)
+class Experts:
+    """E experts, or E experts for each of D scenarios.
+
+    Parameters
+    ----------
+    n_experts : int
+        Experts E of one stack.
+    dims : tuple of int
+        Widths d_0 ... d_m of an expert, input and output included.
+    n_scenarios : int, optional
+        Number of scenarios D: ``W`` is (D, E, I, O) and ``b`` (D, E, O) in every layer.  None:
+        the experts are shared, ``W`` is (E, I, O) and ``b`` (E, O).
+    activation : str
+        A name in ``ops.ACTIVATIONS``; it follows every layer, the last one included.
+    rows : str
+        "all": all rows pass all experts.  "own": a row passes those of its scenario only.
+    """
+
+    n_experts: int
+    dims: tuple[int, ...]
+    n_scenarios: int | None = None
+    activation: str = "relu"
+    rows: str = "all"
+
+    def __post_init__(self) -> None:
+        check_activation(self.activation)
+        if self.n_experts < 1:
+            raise ValueError(f"n_experts must be at least 1; got {self.n_experts}.")
+        if len(self.dims) < 2 or min(self.dims) < 1:
+            raise ValueError(f"dims must be at least 2 widths of at least 1; got {self.dims}.")
+        if self.rows not in ROWS:
+            raise ValueError(f"rows must be one of {ROWS}; got {self.rows!r}.")
+        if self.rows == "own" and self.n_scenarios is None:
+            raise ValueError("rows='own' needs experts by scenario; n_scenarios is None.")
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Keys of the parameter tree, in order."""
+        return tuple(f"layer_{i}" for i in range(1, len(self.dims)))
+
+    def init(self, rng: np.random.Generator) -> Tree:
+        """Draw Glorot kernels, each expert its own, and zero biases."""
+        stack = (
+            (self.n_experts,) if self.n_scenarios is None else (self.n_scenarios, self.n_experts)
+        )
+        shapes = zip(self.dims[:-1], self.dims[1:], strict=True)
+        return {
+            name: init_stacked_affine(rng, stack, dim_in, dim_out)
+            for name, (dim_in, dim_out) in zip(self.layer_names, shapes, strict=True)
+        }
+
+    def forward(self, params: Tree, H: Array, groups: Groups) -> tuple[Array, ExpertsCache]:
+        """Return the outputs of the experts, rows sorted by scenario.
+
+        Parameters
+        ----------
+        H : array
+            One input per stack, with an axis of length 1 for its experts: (1, B, d_0), or, for
+            all rows through experts by scenario, (D, 1, B, d_0).
+
+        Returns
+        -------
+        array
+            (E, B, d_m), or (D, E, B, d_m) for all rows through experts by scenario.
+        """
+        act = ACTIVATIONS[self.activation]
+        affine_caches, pre_activations, activation_caches = [], [], []
+        for name in self.layer_names:
+            A, c_affine = self._affine(params[name], H, groups)
+            H, c_act = act.forward(A)
+            affine_caches.append(c_affine)
+            pre_activations.append(A)
+            activation_caches.append(c_act)
+        return H, ExpertsCache(
+            tuple(affine_caches), tuple(pre_activations), tuple(activation_caches), groups
+        )
+
+    def backward(self, dY: Array, cache: ExpertsCache) -> tuple[Array, Tree]:
+        """Return ``dH``, summed over the experts that read it, and the gradients."""
+        act, grads = ACTIVATIONS[self.activation], {}
+        for i, name in reversed(list(enumerate(self.layer_names))):
+            dA = act.backward(dY, cache.activation[i])
+            dY, grads[name] = self._affine_backward(dA, cache.affine[i])
+        return dY, {name: grads[name] for name in self.layer_names}
+
+    def _affine(self, params: Tree, H: Array, groups: Groups) -> tuple[Array, Any]:
+        if self.rows == "all":
+            return stacked_affine(H, **params)
+        return routed_affine(H, params["W"][groups.ids], params["b"][groups.ids], groups)
+
+    def _affine_backward(self, dA: Array, cache: Any) -> tuple[Array, Tree]:
+        if self.rows == "all":
+            dH, dW, db = stacked_affine_backward(dA, cache)
+            return dH, {"W": dW, "b": db}
+        dH, dW, db = routed_affine_backward(dA, cache)
+        return dH, {"W": rows_of(dW, cache.groups), "b": rows_of(db, cache.groups)}
+
+    def kinks(self, cache: ExpertsCache) -> dict[str, Array]:
+        """Pre-activations by the path of the bias; experts of a stack are shifted together."""
+        return {f"{name}.b": A for name, A in zip(self.layer_names, cache.A, strict=True)}
