@@ -36,7 +36,10 @@ _HOME = {
     ),
     "midpg_np.estimator": ("MultiScenarioClassifier",),
     "midpg_np.losses": ("cross_entropy", "cross_entropy_backward"),
-    "midpg_np.models": ("DNN", "DPG", "MIDPG", "MODELS", "ModelOutput", "make_model"),
+    "midpg_np.models": (
+        *("APG", "DNN", "DPG", "MIDPG", "PLE", "STAR", "AdaSparse", "OptMSM", "PEPNet"),
+        *("MODELS", "ModelOutput", "make_model"),
+    ),
     "midpg_np.training.checkpoint": ("load_model", "save_model"),
     "midpg_np.training.config": ("TrainConfig",),
     "midpg_np.training.evaluate": ("evaluate", "predict_logits"),

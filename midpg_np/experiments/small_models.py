@@ -68,8 +68,21 @@ _PRUNED_FORMS: list[dict[str, Any]] = [
 
 SMALL: dict[str, Small] = {
     "dnn": Small({}, [{}]),
-    "dpg": Small(_WEIGHTED, _FORMS),
-    "midpg": Small(_WEIGHTED | {"disc_hidden": (3,)}, _FORMS),
+    "ple": Small(
+        {"hidden": (4, 3, 2), "n_specific": 2},
+        [
+            {"shared_gate_scope": scope, "expert_layers": layers, "form": form}
+            for scope in ("all", "own")
+            for layers in ((1, 1), (1, 1, 1))
+            for form in ("grouped", "textbook")
+        ],
+    ),
+    "star": Small(
+        {"eps": 0.25, "dim_domain": 3, "aux_hidden": (3,)},
+        [{}, {"aux_norm": True}, {"pn": "none"}, {"pn": "none", "aux": False}],
+    ),
+    "pepnet": Small({"gate_hidden": 3}, _GATED),
+    "adasparse": Small(_PRUNED, _PRUNED_FORMS),
     "apg": Small(
         {"rank": 2, "over_rank": 3, "generator_hidden": (3,)},
         [
@@ -82,22 +95,9 @@ SMALL: dict[str, Small] = {
             {"over_rank": None},
         ],
     ),
-    "star": Small(
-        {"eps": 0.25, "dim_domain": 3, "aux_hidden": (3,)},
-        [{}, {"aux_norm": True}, {"pn": "none"}, {"pn": "none", "aux": False}],
-    ),
-    "adasparse": Small(_PRUNED, _PRUNED_FORMS),
-    "pepnet": Small({"gate_hidden": 3}, _GATED),
     "optmsm": Small(_GENERATED, _GENERATED_CHOICES),
-    "ple": Small(
-        {"hidden": (4, 3, 2), "n_specific": 2},
-        [
-            {"shared_gate_scope": scope, "expert_layers": layers, "form": form}
-            for scope in ("all", "own")
-            for layers in ((1, 1), (1, 1, 1))
-            for form in ("grouped", "textbook")
-        ],
-    ),
+    "dpg": Small(_WEIGHTED, _FORMS),
+    "midpg": Small(_WEIGHTED | {"disc_hidden": (3,)}, _FORMS),
 }
 
 

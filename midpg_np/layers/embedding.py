@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from midpg_np.backend import Array, get_xp, scatter_add_rows, segment_sum_rows
+from midpg_np.layers.initial import EMBEDDING_STD
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.tree import Tree
 
@@ -60,7 +61,7 @@ class Embedding:
 
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw the table from N(0, 0.01^2)."""
-        return {"table": rng.normal(0.0, 0.01, size=(self.n_rows, self.dim))}
+        return {"table": rng.normal(0.0, EMBEDDING_STD, size=(self.n_rows, self.dim))}
 
     def forward(self, params: Tree, codes: Array) -> tuple[Array, EmbeddingCache]:
         """Look up and concatenate the embeddings of all fields (equations.md 2.1).

@@ -8,6 +8,8 @@ import numpy as np
 
 from midpg_np.tree import Tree
 
+EMBEDDING_STD = 0.01  # of freshly drawn embeddings
+
 
 def glorot_uniform(rng: np.random.Generator, dim_in: int, dim_out: int) -> np.ndarray:
     """Draw (dim_in, dim_out) from U(-a, a) with a = sqrt(6 / (dim_in + dim_out))."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.groups import Groups, group_mean, group_sum, spread
+from midpg_np.layers.initial import EMBEDDING_STD
 from midpg_np.layers.scenario_mlp import rows_of
 from midpg_np.tree import Tree
 
@@ -56,21 +57,27 @@ class PartitionedNorm:
         Added to the variance, under the root; positive.
     momentum : float
         Weight rho_m of the old value in the moving statistics, in [0, 1].
+    initial_variance : float
+        Moving variance at the start: that of the inputs as they are drawn.  From a start far away
+        it takes hundreds of batches until prediction normalises as training does.
     """
 
     n_scenarios: int
     dim: int
     eps: float = 1e-5
     momentum: float = 0.9
+    initial_variance: float = EMBEDDING_STD**2
 
     def __post_init__(self) -> None:
         if not self.eps > 0.0:
             raise ValueError(f"eps must be positive; got {self.eps}.")
         if not 0.0 <= self.momentum <= 1.0:
             raise ValueError(f"momentum must lie in [0, 1]; got {self.momentum}.")
+        if not self.initial_variance >= 0.0:
+            raise ValueError(f"initial_variance must not be negative; got {self.initial_variance}.")
 
     def init(self, rng: np.random.Generator) -> Tree:
-        """Scales 1, shifts 0; moving mean 0 and variance 1, which leave an input as it is."""
+        """Scales 1, shifts 0; moving mean 0 and the variance of fresh embeddings."""
         shape = (self.n_scenarios, self.dim)
         return {
             "gamma": np.ones(self.dim),
@@ -78,7 +85,7 @@ class PartitionedNorm:
             "scenario_gamma": np.ones(shape),
             "scenario_beta": np.zeros(shape),
             "mean": np.zeros(shape),
-            "variance": np.ones(shape),
+            "variance": np.ones(shape) * self.initial_variance,
         }
 
     def forward(

@@ -20,14 +20,14 @@ from midpg_np.models.star import STAR
 
 MODELS: dict[str, type] = {
     "dnn": DNN,
+    "ple": PLE,
+    "star": STAR,
+    "pepnet": PEPNet,
+    "adasparse": AdaSparse,
+    "apg": APG,
+    "optmsm": OptMSM,
     "dpg": DPG,
     "midpg": MIDPG,
-    "apg": APG,
-    "star": STAR,
-    "adasparse": AdaSparse,
-    "pepnet": PEPNet,
-    "optmsm": OptMSM,
-    "ple": PLE,
 }
 
 __all__ = [

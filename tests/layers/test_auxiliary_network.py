@@ -33,7 +33,7 @@ def test_a_linear_network_by_hand():
 
 def test_the_normalisation_leaves_the_embedding_of_the_scenario_alone():
     """Inside a scenario e_dom is constant; normalised, it would be zero and could not learn."""
-    norm = PartitionedNorm(3, 4)
+    norm = PartitionedNorm(3, 4, initial_variance=4.0)
     layer, rng = AuxiliaryNetwork(3, 4, dim_domain=2, hidden=(5,), norm=norm), generator(1)
     params = perturbed(layer.init(rng), rng, 0.3)
     X = rng.normal(size=(3, 4))

@@ -88,17 +88,17 @@ def test_moving_statistics_by_hand():
 
 
 def test_k_steps_in_closed_form():
-    """M_k = (1 - rho^k) mu from 0 and N_k = nu + rho^k (1 - nu) from 1, for equal batches."""
-    layer, rho = PartitionedNorm(3, 4), 0.9
+    """M_k = (1 - rho^k) mu from 0 and N_k = nu + rho^k (N_0 - nu), for equal batches."""
+    layer, rho, start = PartitionedNorm(3, 4, initial_variance=0.25), 0.9, 0.25
     params, groups = layer.init(generator(1)), group_rows(np.array([0] * 6), 3)
     x = generator(2).normal(3.0, 2.0, size=(6, 4))
     for _ in range(7):
         params = layer.advance(params, layer.forward(params, x, groups, is_training=True)[1])
     mu, nu = x.mean(axis=0), x.var(axis=0)
     np.testing.assert_allclose(params["mean"][0], (1 - rho**7) * mu, rtol=1e-13)
-    np.testing.assert_allclose(params["variance"][0], nu + rho**7 * (1 - nu), rtol=1e-13)
+    np.testing.assert_allclose(params["variance"][0], nu + rho**7 * (start - nu), rtol=1e-13)
     assert not params["mean"][1:].any()
-    assert (params["variance"][1:] == 1.0).all()
+    assert (params["variance"][1:] == start).all()
 
 
 def test_nothing_moves_without_a_scenario_of_two_rows():
@@ -122,7 +122,7 @@ def test_inside_each_group_mean_0_and_variance_nearly_1():
 
 def test_the_adjoint_sums_to_zero_inside_each_group():
     """Adding a constant to all rows of a scenario does not change V; not so for a single row."""
-    layer, rng = PartitionedNorm(4, 5), generator(4)
+    layer, rng = PartitionedNorm(4, 5, initial_variance=4.0), generator(4)
     groups = group_rows(np.array([1, 0, 1, 0, 0, 3, 1]), 4)
     params = perturbed(layer.init(rng), rng, 0.3)
     _, c = layer.forward(params, rng.normal(size=(7, 5)), groups, is_training=True)
@@ -173,6 +173,7 @@ def test_group_sum_mean_and_spread_by_hand():
         ({"eps": 0.0}, "eps must be positive; got 0.0"),
         ({"momentum": 1.5}, r"momentum must lie in \[0, 1\]; got 1.5"),
         ({"momentum": -0.1}, r"momentum must lie in \[0, 1\]; got -0.1"),
+        ({"initial_variance": -1.0}, "initial_variance must not be negative; got -1.0"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -54,11 +54,12 @@ def test_star_becomes_dnn(aux):
 
 
 def test_a_scenario_never_trained_is_predicted_by_the_shared_network():
-    """At its initial values (factors 1, moving mean 0 and variance 1) it adds nothing."""
+    """At its initial values it is the shared network on inputs scaled to variance 1."""
     star, dnn, rng = small_model("star", aux=False, eps=1e-30), small_model("dnn"), generator(2)
     params, batch = star.init(rng), small_batch(rng)
     shared = {name: layer["shared"] for name, layer in params["star"].items()}
-    want = dnn.forward({"embedding": params["embedding"], "mlp": shared}, batch)[0]
+    scaled = {"table": params["embedding"]["table"] / 0.01}
+    want = dnn.forward({"embedding": scaled, "mlp": shared}, batch)[0]
     got = star.forward(params, batch)[0]
     assert_close({"z": got.logit}, {"z": want.logit}, tol=1e-14)
 
@@ -149,8 +150,9 @@ def test_initial_values():
     model = make_model("star", **FULL)
     params = model.init(generator(1))
     norm = params["norm"]
-    for key in ("gamma", "scenario_gamma", "variance"):
+    for key in ("gamma", "scenario_gamma"):
         assert (norm[key] == 1.0).all()
+    assert (norm["variance"] == 0.01**2).all()  # of freshly drawn embeddings
     for key in ("beta", "scenario_beta", "mean"):
         assert not norm[key].any()
     assert abs(params["aux"]["domain"]["table"].std() - 0.01) < 0.002

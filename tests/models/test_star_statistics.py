@@ -159,4 +159,4 @@ def test_a_run_that_is_interrupted_has_the_same_bits(tmp_path, table_mode):
     want = tree_flatten(straight.params)
     for path, leaf in tree_flatten(resumed.params).items():
         assert leaf.tobytes() == want[path].tobytes(), path
-    assert (want["norm.variance"] != 1.0).all()
+    assert (want["norm.variance"] != np.float32(0.01**2)).all()

@@ -21,14 +21,14 @@ __all__ = ["CASES", "Builder", "Sizes"]
 
 _BUILDERS: list[Builder] = [
     *operations.BUILDERS,
-    *weighting.BUILDERS,
     *scenarios.BUILDERS,
-    *low_rank.BUILDERS,
-    *star.BUILDERS,
-    *pruning.BUILDERS,
-    *gates.BUILDERS,
-    *reconstruction.BUILDERS,
     *experts.BUILDERS,
+    *star.BUILDERS,
+    *gates.BUILDERS,
+    *pruning.BUILDERS,
+    *low_rank.BUILDERS,
+    *reconstruction.BUILDERS,
+    *weighting.BUILDERS,
 ]
 
 CASES: dict[str, Builder] = {
