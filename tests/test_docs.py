@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from midpg_np.models import MIDPG, make_model
+from midpg_np.models import DNN, MIDPG, MODELS, make_model
 from midpg_np.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "midpg_np"
 EQUATIONS = ROOT / "docs" / "equations.md"
 NOTATION = ROOT / "docs" / "notation.md"
+MODELS_PAGE = ROOT / "docs" / "models.md"
+COSTS_OF = {"pepnet": {"prior_fields": (2, 3, 4, 5)}}  # as in benchmarks/model_costs.py
 PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *(page for page in (ROOT / "README.md", ROOT / "CHANGELOG.md") if page.exists()),
@@ -158,6 +160,48 @@ def test_every_option_is_documented():
     documented = {re.match(r"`(\w+)`", option)[1] for option, *_ in option_rows()}
     options = {field.name for field in fields(MIDPG)}
     assert options - documented == {"vocab_sizes", "n_aware", "n_scenarios"}
+
+
+# Section with the table of a model's options, beyond those of DNN.
+OPTION_TABLES = {
+    "ple": "5.2",
+    "star": "6.2",
+    "pepnet": "7.2",
+    "adasparse": "8.2",
+    "apg": "9.2",
+    "optmsm": "10.2",
+}
+SMALL_DATA = {"vocab_sizes": (30, 20, 10), "n_aware": 1, "n_scenarios": 2}
+
+
+@pytest.mark.parametrize("kind", OPTION_TABLES)
+def test_option_tables_of_the_comparison_systems(kind):
+    """Every option has a row with its default, and every value named there is accepted."""
+    rows = table_rows(section(OPTION_TABLES[kind]), 4)
+    defaults = {field.name: field.default for field in fields(MODELS[kind])}
+    own = defaults.keys() - {field.name for field in fields(DNN)}
+    assert {cells[0].strip("`") for cells in rows} == own
+    for option, default, others, _ in rows:
+        name = option.strip("`")
+        assert literals(default) == [defaults[name]], name
+        for value in literals(others):
+            assert value != defaults[name], name
+            make_model(kind, **SMALL_DATA, **{name: value})
+
+
+def test_the_table_of_costs_counts_right():
+    """Parameters, parameters while training, state and multiplications in docs/models.md."""
+    rows = [
+        cells for cells in table_rows(MODELS_PAGE.read_text(), 9) if cells[0].strip("`") in MODELS
+    ]
+    assert [cells[0].strip("`") for cells in rows] == list(MODELS)
+    for name, *numbers in rows:
+        options = COSTS_OF.get(name.strip("`"), {})
+        sizes = {"vocab_sizes": (1000,) * 16, "n_aware": 2, "n_scenarios": 10}
+        count = make_model(name.strip("`"), **sizes, **options).count_params()
+        counted = (count.serving, count.serving + count.training_only, count.state)
+        want = (*counted, count.multiply_adds)
+        assert tuple(int(number.replace(",", "")) for number in numbers[:4]) == want, name
 
 
 @pytest.mark.parametrize("row", table_rows(section("12"), 6), ids=lambda row: f"{row[0]} {row[1]}")

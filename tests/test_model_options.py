@@ -1,12 +1,15 @@
 """Configurations: parameter counts of the specification, and options that are wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from small import assert_close, partners, small_batch, small_model
 from strategies import generator
 
 from midpg_np.checks import perturbed, perturbed_params
-from midpg_np.models import make_model, model_config, model_name
+from midpg_np.experiments.comparison import build_model
+from midpg_np.models import MODELS, make_model, model_config, model_for, model_name
 
 # equations.md 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
 SPECIFIED = {"vocab_sizes": (10,) * 16, "n_aware": 2, "n_scenarios": 10}
@@ -30,11 +33,33 @@ def test_parameter_counts_of_the_specification(kind, options, serving, training_
     assert count[:3] == (serving, training_only, 16 * 10 * 8)
 
 
-@pytest.mark.parametrize("kind", ["dnn", "dpg", "midpg"])
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_configuration_builds_its_model_again(kind):
     model = small_model(kind)
     config = {k: list(v) if isinstance(v, tuple) else v for k, v in model_config(model).items()}
     assert make_model(model_name(model), **config) == model
+
+
+DATA = SimpleNamespace(
+    vocab_sizes=(3, 5, 4, 6),
+    n_aware=1,
+    n_scenarios=2,
+    field_names=("shop", "user_id", "hour", "item_id"),
+)
+
+
+def test_fields_may_be_named():
+    assert model_for("pepnet", DATA, {"prior_fields": ["hour", 1]}).prior_fields == (2, 1)
+    with pytest.raises(ValueError, match=r"prior_fields names the field 'usr_id'.*'user_id'\?"):
+        model_for("pepnet", DATA, {"prior_fields": ["usr_id"]})
+
+
+def test_a_data_set_with_ids_gives_them_as_prior():
+    assert build_model("pepnet", DATA, {}).prior_fields == (1, 3)
+    assert build_model("pepnet", DATA, {"prior_fields": ["hour"]}).prior_fields == (2,)
+    nameless = SimpleNamespace(**(vars(DATA) | {"field_names": ("a", "b", "c", "d")}))
+    assert build_model("pepnet", nameless, {}).priors == (1, 2, 3)  # every agnostic field
+    assert build_model("apg", DATA, {"rank": 1}).rank == 1  # without priors, as it was
 
 
 CHOICES = {
@@ -82,7 +107,7 @@ def test_unknown_names_come_with_the_closest_known_one():
         make_model("midpg", mi_wieght=1.0)
 
 
-@pytest.mark.parametrize("kind", ["dnn", "dpg", "midpg"])
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_wrong_activation_is_named_too(kind):
     with pytest.raises(ValueError, match="activation must be one of"):
         model = small_model(kind, activation="rellu")
