@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small import assert_close, partners, small_batch, small_model
+from small import WIDTHS, assert_close, partners, small_batch, small_model
 from strategies import generator
 
 from midpg_np.checks import perturbed, perturbed_params
@@ -60,6 +60,12 @@ def test_a_data_set_with_ids_gives_them_as_prior():
     nameless = SimpleNamespace(**(vars(DATA) | {"field_names": ("a", "b", "c", "d")}))
     assert build_model("pepnet", nameless, {}).priors == (1, 2, 3)  # every agnostic field
     assert build_model("apg", DATA, {"rank": 1}).rank == 1  # without priors, as it was
+
+
+def test_options_from_numpy_do_not_undo_float32():
+    model = small_model("optmsm", orth_weight=np.float64(0.1), eps=np.float64(1e-9))
+    assert {type(model.orth_weight), type(model.eps)} == {float}
+    assert make_model("dnn", **WIDTHS | {"hidden": [np.int64(4)]}).hidden == (4,)
 
 
 CHOICES = {

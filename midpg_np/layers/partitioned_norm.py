@@ -59,7 +59,7 @@ class PartitionedNorm:
         Weight rho_m of the old value in the moving statistics, in [0, 1].
     initial_variance : float
         Moving variance at the start: that of the inputs as they are drawn.  From a start far away
-        it takes hundreds of batches until prediction normalises as training does.
+        it takes some hundred batches until prediction normalises as training does.
     """
 
     n_scenarios: int

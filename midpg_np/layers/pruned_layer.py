@@ -69,13 +69,13 @@ class PrunedLayer:
 
     Parameters
     ----------
+    dim_aware, dim_in : int
+        Widths of E_aw and of H.
     dim_out : int
         Outputs.
     pruner : Pruner
         Makes the factors of the last ``pruner.dim_out`` inputs; inputs before those are not
         pruned.
-    dim_aware, dim_in : int
-        Widths of E_aw and of H.
     """
 
     dim_aware: int

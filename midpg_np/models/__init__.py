@@ -58,7 +58,7 @@ def _closest(name: str, known: list[str]) -> str:
 
 
 def make_model(name: str, **config: Any) -> Any:
-    """Build a model by name; lists become tuples, so a configuration read from JSON will do.
+    """Build a model by name; lists become tuples and NumPy's scalars Python's.
 
     Raises
     ------
@@ -75,8 +75,14 @@ def make_model(name: str, **config: Any) -> Any:
                 f"model {name!r} has no option {option!r}; it has {options}."
                 f"{_closest(option, options)}"
             )
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    return MODELS[name](**config)
+    return MODELS[name](**{option: _plain(value) for option, value in config.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as Python has it: a NumPy float64 among the options would undo float32."""
+    if isinstance(value, list):
+        return tuple(_plain(part) for part in value)
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 # Options that name fields of the data: by number, or by the name that the data set gives them.

@@ -79,18 +79,33 @@ class AdaSparse:
         Widths of the hidden layers.
     activation : str
         A name in ``ops.ACTIVATIONS``.
-    prune, beta, epsilon, binarize_grad, fusion_grad
-        See ``Pruner``.
+    prune : str
+        "scaling": pi = v.  "binarization": pi = 1 where v > epsilon, else 0.  "fusion": pi = v
+        where v > epsilon, else 0.
+    beta : float
+        v lies in (0, beta); in (0, 1) for "binarization".
+    epsilon : float
+        Threshold on v.
+    binarize_grad : str
+        Gradient of "binarization".  "ste": as if there were no threshold.  "soft": pi = v in
+        training, the threshold at inference only.  "zero": the true derivative.
+    fusion_grad : str
+        Gradient of "fusion".  "exact": what is pruned gets none.  "ste": as if there were no
+        threshold.
     prune_input : str
         What of X = [E_aw, E_ag] is pruned.  "all", "agnostic_only": E_ag.  "none".
     alpha_start, alpha_end : float
-        Temperature of the sigmoid at the first step and from step ``schedule_steps`` on.
+        Temperature of the sigmoid at the first step and after ``schedule_steps`` steps.
     sparsity_weight : float
         Weight of the regulariser R_s in the loss; with 0 it is left out.
-    r_min, r_max, ratio, lambda_detach
-        See ``Sparsity``.
+    r_min, r_max : float
+        The share of what is pruned that costs nothing.
+    ratio : str
+        "batch": the share over all rows.  "per_sample": row by row.
+    lambda_detach : bool
+        Treat the weight lambda_hat |r - (r_min + r_max) / 2| as a constant.
     lambda_start, lambda_end : float
-        Strength lambda_hat of the regulariser at the first step and from ``schedule_steps`` on.
+        Strength lambda_hat of the regulariser, likewise.
     schedule_steps : int
         Training steps in which alpha and lambda_hat go from start to end.
     """

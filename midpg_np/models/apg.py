@@ -231,7 +231,10 @@ class APG:
         return kinks
 
     def fold(self, params: Tree) -> tuple[APG, Tree]:
-        """Return the model with ``over_rank=None`` and parameters that give the same logits."""
+        """Return the model with ``over_rank=None`` and parameters that give the same logits.
+
+        Only U and V are new arrays: copy the tree to keep it while training goes on.
+        """
         folded = {name: layer.fold(params[name]) for name, layer in self.layers.items()}
         return replace(self, over_rank=None), params | folded
 

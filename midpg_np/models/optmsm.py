@@ -136,6 +136,8 @@ class OptMSM:
         for name in ("n_scenarios", "dim_embedding", *widths):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if not self.orth_weight >= 0.0:
+            raise ValueError(f"orth_weight must not be negative; got {self.orth_weight}.")
         _ = self.shared, self.tower  # report wrong choices now, not at the first batch
 
     @property

@@ -66,8 +66,9 @@ class Model(Protocol):
     A model may also have: ``routes_by_scenario`` (True: it cannot predict rows of an unknown
     scenario); ``buffers``, paths of leaves that have no gradient, and ``advance(params, cache) ->
     params``, which moves them after each step (moving averages, schedules); ``rows_read(batch)``,
-    the rows of further tables that ``forward`` will read, for row-wise optimisers;
-    ``serving_form(params) -> (model, params)``, a smaller model that predicts the same.
+    the rows of every table that ``forward`` will read, for row-wise optimisers, if there are others
+    than ``embedding.table``; ``serving_form(params) -> (model, params)``, a smaller model that
+    predicts the same, and may share arrays with ``params``.
     """
 
     vocab_sizes: tuple[int, ...]

@@ -71,13 +71,14 @@ class STAR:
     specific_init : str
         "ones" or "glorot"; see ``StarMLP``.
     aux : bool
-        Whether there is an auxiliary network.
+        Whether there is an auxiliary network; without it the options below are not used.
     dim_domain : int
         Width d_e of its embedding of the scenario.
     aux_hidden : tuple of int
         Its hidden widths.
     aux_norm : bool
-        Whether X is normalised for it as well, by a partitioned normalisation of its own.
+        Whether X is normalised for it as well, by a partitioned normalisation of its own (also
+        with ``pn="none"``).
     """
 
     vocab_sizes: tuple[int, ...]

@@ -184,6 +184,7 @@ def test_low_rank_of_full_rank_is_full():
         ({"n_aware": 0}, r"n_aware must lie in \[1, 2\].*; got 0"),
         ({"tower_hidden": 0}, r"tower_hidden must be at least 1; got 0"),
         ({"hyper_rank": 0}, r"hyper_rank must be at least 1; got 0"),
+        ({"orth_weight": -1.0}, r"orth_weight must not be negative; got -1.0"),
         ({"eps": 0.0}, r"eps must be greater than 0; got 0\.0"),
         ({"hidden": (4,)}, r"model 'optmsm' has no option 'hidden'"),
     ],
