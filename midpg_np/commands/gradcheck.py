@@ -7,6 +7,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from joblib import Parallel, delayed
 from rich.progress import track
 
 from midpg_np.checks import GradientReport, check_gradients
@@ -14,6 +15,8 @@ from midpg_np.checks.catalogue import CASES, Sizes
 from midpg_np.commands import tables
 from midpg_np.commands.console import stderr, stdout
 from midpg_np.experiments.small_models import MODEL_CASES
+
+FEW = 20
 
 
 def gradcheck(
@@ -31,11 +34,14 @@ def gradcheck(
     chosen = [name for name in builders if not names or any(part in name for part in names)]
     if not chosen:
         raise ValueError(f"no check is called {names}; there are {', '.join(builders)}.")
-    reports: list[GradientReport] = []
     console = stderr()
-    for name in track(chosen, "checking", console=console, disable=not console.is_terminal):
-        rng = np.random.default_rng(seed)
-        reports.append(check_gradients(builders[name](Sizes(), rng), rng))
+    # Processes take a second to start; few checks are faster without.
+    workers = Parallel(n_jobs=-1 if len(chosen) > FEW else 1, return_as="generator")
+    checks = workers(delayed(_check)(name, seed) for name in chosen)
+    watched = track(
+        checks, "checking", len(chosen), console=console, disable=not console.is_terminal
+    )
+    reports = list(watched)
     if as_json:
         print(json.dumps([_as_dict(report) for report in reports], indent=2))
     else:
@@ -45,6 +51,11 @@ def gradcheck(
         console.print(line, markup=False)
     if failures:
         raise typer.Exit(1)
+
+
+def _check(name: str, seed: int) -> GradientReport:
+    rng = np.random.default_rng(seed)
+    return check_gradients((CASES | MODEL_CASES)[name](Sizes(), rng), rng)
 
 
 def _as_dict(report: GradientReport) -> dict[str, object]:
