@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from toy import toy_dataset, toy_model
 
-from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.losses import CROSS_ENTROPIES, LOSS_REDUCTIONS
 from midpg_np.models.dnn import DNN
 from midpg_np.models.protocol import ModelOutput
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import evaluate, predict_logits
 from midpg_np.training.loop import fit
+from midpg_np.training.resume import start_run
 from midpg_np.training.step import NonFiniteLossError, training_step, walk_cache
-from midpg_np.tree import tree_items
+from midpg_np.tree import tree_astype, tree_items, tree_map
 
 
 def test_it_learns_and_returns_the_parameters_of_the_best_validation():
@@ -124,6 +125,38 @@ def test_the_step_returns_the_derivative_of_the_whole_loss_and_changes_nothing()
     np.testing.assert_allclose(result.grads["mlp"]["layer_2"]["b"][0], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_mean_over_scenarios_is_differentiated_in_the_dtype_of_the_parameters(dtype):
+    dataset, model = toy_dataset(40).take(np.arange(20)), toy_model()
+    params = tree_astype(model.init(np.random.default_rng(0)), dtype)
+    batch = dataset.batch(np.arange(20))._replace(label=dataset.label.astype(dtype))
+    batch = batch._replace(scenario=np.repeat([0, 2], (15, 5)))
+    result = training_step(model, CROSS_ENTROPIES["full"], params, batch, {}, "scenario_mean")
+    z, rtol = result.output.logit, 100 * np.finfo(dtype).eps
+    terms = np.logaddexp(0.0, z) - batch.label * z
+    np.testing.assert_allclose(result.losses["loss"], (terms[:15].mean() + terms[15:].mean()) / 2)
+    d_terms = 1.0 / (1.0 + np.exp(-z)) - batch.label
+    expected = (d_terms[:15].mean() + d_terms[15:].mean()) / 2
+    head = result.grads["mlp"]["layer_3"]["b"]
+    np.testing.assert_allclose(head, [expected], rtol=rtol)
+    assert head.dtype == result.losses["loss"].dtype == dtype
+
+
+@pytest.mark.parametrize("reduce", LOSS_REDUCTIONS)
+def test_the_reduction_of_the_loss_reaches_every_step(reduce):
+    dataset, model = toy_dataset(60), toy_model()
+    config = TrainConfig(epochs=2, batch_size=60, lr=0.1, dtype="float64", loss_reduce=reduce)
+    state, expected = start_run(model, config, config.adam), []
+    for _ in range(2):
+        batch = dataset.batch(np.arange(60))
+        step = training_step(model, CROSS_ENTROPIES["full"], state.params, batch, {}, reduce)
+        config.adam.update(state.params, step.grads, state.optimiser)
+        expected.append(step.losses["loss"])
+    history = fit(model, dataset, None, config).history
+    found = [record["train_loss"] for record in history]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 @dataclass(frozen=True)
 class Exploding(DNN):
     """Multiplies one hidden bias until it overflows, from a given step on."""
@@ -197,6 +230,7 @@ def test_data_that_cannot_be_trained_on(change, message):
         ({"patience": 0}, "patience must be"),
         ({"seed": -1}, "seed must be"),
         ({"ce": "half"}, "ce must be one of"),
+        ({"loss_reduce": "sum"}, "loss_reduce must be one of .*'scenario_mean'.*; got 'sum'"),
         ({"dtype": "float16"}, "dtype must be one of"),
         ({"device": "tpu"}, "device must be one of"),
         ({"lr": -1.0}, "lr must be positive"),
@@ -220,6 +254,19 @@ def test_prediction_does_not_depend_on_the_batch_size():
     whole = predict_logits(model, params, dataset)
     np.testing.assert_allclose(predict_logits(model, params, dataset, 10), whole, rtol=1e-12)
     assert predict_logits(model, params, dataset.take(np.arange(0))).shape == (0,)
+
+
+def test_predictions_are_those_of_the_serving_form():
+    class Folding(DNN):
+        def serving_form(self, params):
+            return toy_model(activation="tanh"), tree_map(np.negative, params)
+
+    dataset = toy_dataset(50)
+    model = Folding(dataset.vocab_sizes, 1, 3, dim_embedding=4, hidden=(8, 4))
+    params = tree_map(lambda leaf: leaf + 0.1, model.init(np.random.default_rng(0)))
+    served = model.serving_form(params)
+    assert np.array_equal(predict_logits(model, params, dataset), predict_logits(*served, dataset))
+    assert evaluate(model, params, dataset) == evaluate(*served, dataset)
 
 
 def test_models_that_route_by_scenario_refuse_an_unknown_one():

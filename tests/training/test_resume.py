@@ -123,6 +123,9 @@ def test_resume_refuses_other_settings_data_and_models(tmp_path):
     other = TrainConfig(epochs=1, batch_size=32, lr=0.1)
     with pytest.raises(ValueError, match=r"lr = 0\.001, this run has lr = 0\.1"):
         fit(toy_model(), train, valid, other, run_dir=tmp_path, resume=True)
+    other = TrainConfig(epochs=1, batch_size=32, loss_reduce="scenario_mean")
+    with pytest.raises(ValueError, match="loss_reduce = mean, this run has loss_reduce = scen"):
+        fit(toy_model(), train, valid, other, run_dir=tmp_path, resume=True)
     with pytest.raises(ValueError, match="training rows"):
         fit(toy_model(), toy_dataset(301), valid, config, run_dir=tmp_path, resume=True)
     with pytest.raises(ValueError, match="model = DNN"):
