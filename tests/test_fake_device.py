@@ -75,6 +75,17 @@ def test_models_in_training_and_at_inference(name):
     assert_close({"logit": to_numpy(logit)}, {"logit": model.forward(params, batch)[0].logit})
 
 
+@pytest.mark.parametrize("name", [n for n in SMALL_MODELS if hasattr(named_model(n), "advance")])
+def test_state_moves_on_the_device(name):
+    """Moving statistics and schedules: ``advance`` runs after every step, where the step ran."""
+    model, rng = named_model(name), generator(3)
+    params, batch = perturbed_params(model, rng), small_batch(rng)
+    want = model.advance(params, model.forward(params, batch, draws={})[1])
+    on_fake = to_fake(params), Batch(*map(to_fake, batch))
+    got = model.advance(on_fake[0], model.forward(*on_fake, draws={})[1])
+    assert_close(to_host(got), tree_flatten(want))
+
+
 def test_an_adjoint_may_be_a_device_scalar():
     model, rng = named_model("midpg"), generator(4)
     params, batch = to_fake(model.init(rng)), Batch(*map(to_fake, small_batch(rng)))

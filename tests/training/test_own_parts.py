@@ -1,10 +1,12 @@
 """What users may bring: an optimiser of their own, and models with buffers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from toy import toy_dataset
 
+from midpg_np.models.adasparse import AdaSparse
 from midpg_np.models.dnn import DNN
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.loop import fit
@@ -81,3 +83,18 @@ def test_buffers_are_advanced_saved_and_resumed(tmp_path):
     mean = straight.params["moving"]["mean"]
     assert mean.dtype == np.float32 and mean[0] != 0.0
     np.testing.assert_array_equal(resumed.params["moving"]["mean"], mean)
+
+
+@pytest.mark.parametrize("table_mode", ["table", "rows"])
+def test_a_schedule_counts_every_step_once(tmp_path, table_mode):
+    train, valid = toy_dataset(300), toy_dataset(200, 1)
+    model = AdaSparse(train.vocab_sizes, 1, 3, hidden=(8,), schedule_steps=15)
+    config = replace(CONFIG, table_mode=table_mode)
+    straight = fit(model, train, None, config)
+    step = straight.params["schedule"]["step"]
+    assert step.tolist() == [straight.n_steps] and step.dtype == np.float32
+    best = fit(model, train, valid, config)
+    assert best.params["schedule"]["step"].tolist() == [best.best_step]
+    fit(model, train, None, replace(config, epochs=1), run_dir=tmp_path)
+    resumed = fit(model, train, None, config, run_dir=tmp_path, resume=True)
+    assert resumed.params["schedule"]["step"].tolist() == [straight.n_steps]
