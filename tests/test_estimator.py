@@ -86,6 +86,15 @@ def test_every_model(name):
     assert np.allclose(sigmoid(model.decision_function(frame))[0], p[:, 1])
 
 
+def test_options_may_name_columns():
+    columns, y = shop()
+    options = SMALL | {"prior_fields": ["item", "place"]}
+    model = classifier("pepnet", epochs=1, model_options=options).fit(pd.DataFrame(columns), y)
+    assert model.encoder_.schema.fields == ("place", "device", "item", "price")
+    assert model.model_.prior_fields == (2, 0)
+    assert options["prior_fields"] == ["item", "place"]
+
+
 def test_it_agrees_with_fit_and_predict_logits():
     """The same encoder, the same training; rows are all for training, so no division is needed."""
     columns, y = shop()
