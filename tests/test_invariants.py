@@ -21,7 +21,7 @@ from midpg_np.checks import dense_gradients, perturbed_params
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models import ModelOutput, model_name
-from midpg_np.training.step import training_step
+from midpg_np.training.step import rows_read, training_step
 from midpg_np.tree import tree_add, tree_flatten, tree_map
 
 CROSS_ENTROPY = CROSS_ENTROPIES["full"]
@@ -60,6 +60,18 @@ def test_the_embedding_table_gets_a_row_gradient_in_the_dtype_of_the_parameters(
             np.dtype(dtype)
         }
         assert {np.asarray(loss).dtype for loss in step.losses.values()} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_the_rows_of_every_table_are_named_before_they_are_read(name):
+    """A table that nobody names is right too, but each step then costs the whole table."""
+    model, params, batch, draws = setting(name)
+    step = training_step(model, CROSS_ENTROPY, params, batch, draws)
+    rows = rows_read(model, batch)
+    tables = {k: g for k, g in tree_flatten(step.grads).items() if k.split(".")[-1] == "table"}
+    assert rows.keys() == tables.keys()
+    for path, gradient in tables.items():
+        assert np.array_equal(np.unique(rows[path]), gradient.ids), path
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)

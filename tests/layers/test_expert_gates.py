@@ -32,6 +32,16 @@ def test_places_by_hand():
     ]
 
 
+@pytest.mark.parametrize("kind", [OwnGate, EveryGate])
+def test_no_two_gates_start_alike(kind):
+    """Kernels of zero would weigh all candidates alike, equal ones all scenarios alike."""
+    params = kind(COUNTS, 5).init(generator(1))
+    assert params["W"].shape == (3, 5, 3) and not params["b"].any()
+    bounds = np.abs(params["W"]).max(axis=(1, 2))
+    assert (np.sqrt(6 / 8) * 0.6 < bounds).all() and (bounds <= np.sqrt(6 / 8)).all()
+    assert len(np.unique(params["W"].reshape(3, -1), axis=0)) == 3
+
+
 def test_a_shared_expert_hears_from_every_gate():
     dS = np.zeros((1, 7, 1))
     for k in range(3):

@@ -78,6 +78,15 @@ def test_a_single_embedding_is_the_mixture():
     assert not dc.any() and not grads["attention"]["W"].any()
 
 
+def test_no_two_embeddings_start_alike():
+    """Equal ones would get equal gradients, from the mixture and from the loss, for ever."""
+    params = SharedEmbeddings(3, 4, 5, 2).init(generator(5))
+    assert len(np.unique(params["A"].reshape(3, -1), axis=0)) == 3
+    bounds = np.abs(params["A"]).max(axis=(1, 2))
+    assert (np.sqrt(6 / 9) * 0.6 < bounds).all() and (bounds <= np.sqrt(6 / 9)).all()
+    assert params["attention"]["W"].all() and not params["a"].any()
+
+
 def test_without_attention_there_are_no_parameters_for_it():
     assert set(SharedEmbeddings(3, 4, 5, 2, "select").init(generator(4))) == {"A", "a"}
     assert set(SharedEmbeddings(3, 4, 5, 2).init(generator(4))) == {"A", "a", "attention"}

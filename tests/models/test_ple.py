@@ -146,6 +146,14 @@ def test_both_forms_are_equal(expert_layers, n_specific, n_shared, scope, gate_b
     assert_close(*results)
 
 
+def test_a_form_is_that_of_every_part():
+    """Both forms give the same numbers, so that only this shows which one has run."""
+    model, batch = small_model("ple", form="textbook"), small_batch(generator(27))
+    cache = model.forward(model.init(generator(28)), batch)[1]
+    assert {(level.experts, level.gates) for level in model.levels.values()} == {("all", "all")}
+    assert all(len(c.W) == 9 for c in cache.tower.affine)  # a matrix for every row
+
+
 def test_a_form_is_no_parameter():
     models = [small_model("ple", form=form) for form in ("grouped", "textbook")]
     first, second = (tree_flatten(model.init(generator(13))) for model in models)
