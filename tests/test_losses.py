@@ -62,6 +62,18 @@ def test_positive_cross_entropy_leaves_negatives_alone():
     assert losses.positive_cross_entropy_backward(1.0, cache).tolist() == [-0.25, 0.0]
 
 
+@pytest.mark.parametrize("kind", losses.CROSS_ENTROPIES)
+def test_a_weighted_loss_is_the_sum_of_weighted_rows(kind):
+    loss = losses.CROSS_ENTROPIES[kind]
+    z, y = generator(6).normal(size=5), np.array([0.0, 1, 1, 0, 1])
+    weight = np.array([0.1, 0.4, 0.2, 0.05, 0.25])
+    value, cache = loss.forward(z, y, weight)
+    alone = [loss.forward(z[i : i + 1], y[i : i + 1]) for i in range(5)]
+    assert value == pytest.approx(sum(w * one for w, (one, _) in zip(weight, alone, strict=True)))
+    d_alone = np.concatenate([loss.backward(0.7, c) for _, c in alone])
+    expect_close(loss.backward(0.7, cache), weight * d_alone)
+
+
 def test_regulariser_at_zero_is_2_log_2():
     """Not log 2: the mean is over B pairs of each kind, not over 2B pairs."""
     for B in (1, 2, 7):
