@@ -21,6 +21,7 @@ from midpg_np.checks import dense_gradients, perturbed_params
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models import ModelOutput, model_name
+from midpg_np.ops import ACTIVATIONS
 from midpg_np.training.step import rows_read, training_step
 from midpg_np.tree import tree_add, tree_flatten, tree_map
 
@@ -72,6 +73,19 @@ def test_the_rows_of_every_table_are_named_before_they_are_read(name):
     assert rows.keys() == tables.keys()
     for path, gradient in tables.items():
         assert np.array_equal(np.unique(rows[path]), gradient.ids), path
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_every_corner_of_a_relu_is_among_the_kinks(name, monkeypatch):
+    """A corner that the checks do not know of is one that they may step across."""
+    model, params, batch, draws = setting(name)
+    relu, seen = ACTIVATIONS["relu"], []
+    recording = relu._replace(forward=lambda x: seen.append(x) or relu.forward(x))
+    monkeypatch.setitem(ACTIVATIONS, "relu", recording)
+    kinks = model.kinks(model.forward(params, batch, draws=draws)[1]).values()
+    known = np.concatenate([np.zeros(0), *(kink.reshape(-1) for kink in kinks)])
+    for x in seen:
+        assert np.isin(x, known).all(), x.shape
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
