@@ -15,16 +15,18 @@ from small import (
 )
 from strategies import generator
 
-from midpg_np import losses, ops
+from midpg_np import backend, losses, ops
 from midpg_np.backend import get_xp, to_numpy
 from midpg_np.batch import Batch
 from midpg_np.checks import dense_gradients, perturbed, perturbed_params
 from midpg_np.checks.catalogue import CASES, Sizes
+from midpg_np.data.batches import Dataset
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.expansion import Expansion, RepeatShape
 from midpg_np.layers.mir import MutualInformation
 from midpg_np.layers.modulated_layer import modulated_bias, modulated_bias_backward
 from midpg_np.models.protocol import ModelOutput
+from midpg_np.training.evaluate import predict_logits
 from midpg_np.training.step import training_step
 from midpg_np.tree import tree_flatten, tree_unflatten
 
@@ -84,6 +86,19 @@ def test_state_moves_on_the_device(name):
     on_fake = to_fake(params), Batch(*map(to_fake, batch))
     got = model.advance(on_fake[0], model.forward(*on_fake, draws={})[1])
     assert_close(to_host(got), tree_flatten(want))
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_predictions_of_a_data_set(name, monkeypatch):
+    """Parameters and rows go to the device, logits come back."""
+    monkeypatch.setattr(backend, "_load_cupy", lambda: fake_xp)
+    model, rng = named_model(name), generator(4)
+    params, batch = perturbed_params(model, rng), small_batch(rng)
+    sizes = model.vocab_sizes, model.n_aware, model.n_scenarios
+    data = Dataset(*batch, *sizes, ("a", "b", "c"), tuple("wxyz"))
+    want, got = (predict_logits(model, params, data, 4, device) for device in ("cpu", "cuda"))
+    assert isinstance(got, np.ndarray)
+    assert_close({"logit": got}, {"logit": want})
 
 
 def test_an_adjoint_may_be_a_device_scalar():

@@ -1,11 +1,18 @@
-"""Adam on the fake device: no host array meets a device array, and the bits are the CPU's."""
+"""Adam and whole runs on the fake device: no host array meets a device array; Adam to the bit."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_device import FakeArray, fake_xp, to_fake, unwrap, wrap
+from toy import toy_dataset
 
+from midpg_np import backend
 from midpg_np.backend import to_numpy
 from midpg_np.layers.row_gradient import RowGradient
+from midpg_np.models import make_model
+from midpg_np.training.config import TrainConfig
+from midpg_np.training.loop import fit
 from midpg_np.training.optim import Adam
 from midpg_np.tree import tree_items
 
@@ -64,3 +71,25 @@ def test_the_device_gives_the_bits_of_the_host(device, table_mode):
     assert stored.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(stored[name], array)
+
+
+@pytest.mark.parametrize("table_mode", ["table", "rows"])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("star", {"aux_norm": True}), ("adasparse", {"schedule_steps": 20})]
+)
+def test_a_run_on_the_device_is_that_of_the_host(device, monkeypatch, kind, options, table_mode):
+    """Batches, state without gradient and validations included; only losses are read on the way."""
+    monkeypatch.setattr(backend, "_load_cupy", lambda: fake_xp)
+    for name, read in (("__float__", float), ("__int__", int)):
+        monkeypatch.setattr(FakeArray, name, lambda self, read=read: read(self._data))
+    train, valid = toy_dataset(200), toy_dataset(80, 1)
+    model = make_model(
+        kind, vocab_sizes=train.vocab_sizes, n_aware=1, n_scenarios=3, hidden=(8,), **options
+    )
+    config = TrainConfig(
+        epochs=2, batch_size=32, dtype="float64", loss_reduce="scenario_mean", table_mode=table_mode
+    )
+    host, other = (fit(model, train, valid, replace(config, device=d)) for d in ("cpu", "cuda"))
+    want = dict(tree_items(host.params))
+    for path, leaf in tree_items(other.params):
+        np.testing.assert_allclose(leaf, want[path], rtol=1e-9, atol=1e-12, err_msg=path)
