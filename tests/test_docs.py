@@ -162,6 +162,16 @@ def test_every_option_is_documented():
     assert options - documented == {"vocab_sizes", "n_aware", "n_scenarios"}
 
 
+TRAINING = (ROOT / "docs" / "training.md").read_text().split("\n## Options")[1].split("\n## ")[0]
+
+
+def test_options_of_the_training():
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table_rows(TRAINING, 3)}
+    assert rows.keys() == {field.name for field in fields(TrainConfig)}
+    for option, default in rows.items():
+        assert getattr(TrainConfig(), option) == ast.literal_eval(default), option
+
+
 # Section with the table of a model's options, beyond those of DNN.
 OPTION_TABLES = {
     "ple": "5.2",

@@ -9,6 +9,7 @@ from strategies import generator
 
 from midpg_np.checks import perturbed, perturbed_params
 from midpg_np.experiments.comparison import build_model
+from midpg_np.experiments.presets import id_fields
 from midpg_np.models import MODELS, make_model, model_config, model_for, model_name
 
 # equations.md 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
@@ -57,6 +58,7 @@ def test_fields_may_be_named():
 def test_a_data_set_with_ids_gives_them_as_prior():
     assert build_model("pepnet", DATA, {}).prior_fields == (1, 3)
     assert build_model("pepnet", DATA, {"prior_fields": ["hour"]}).prior_fields == (2,)
+    assert id_fields(("author_id", "x", "video_id")) == ("video_id", "author_id")
     nameless = SimpleNamespace(**(vars(DATA) | {"field_names": ("a", "b", "c", "d")}))
     assert build_model("pepnet", nameless, {}).priors == (1, 2, 3)  # every agnostic field
     assert build_model("apg", DATA, {"rank": 1}).rank == 1  # without priors, as it was

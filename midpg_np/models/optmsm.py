@@ -91,7 +91,7 @@ class OptMSM:
     orth_on : str
         "cosine" or "gram": whether the g_k are normalised in the orthogonality loss.
     orth_weight : float
-        Weight mu of that loss.
+        Weight mu of that loss; with 0 it is not computed.
     hyper : str
         "full" or "low_rank", see ``Hypernetwork``.
     hyper_rank : int
@@ -179,8 +179,8 @@ class OptMSM:
 
     @property
     def auxiliary_weights(self) -> dict[str, float]:
-        """Weight of the orthogonality loss."""
-        return {"orthogonality": self.orth_weight}
+        """Weight of the orthogonality loss; with 0 it is left out."""
+        return {"orthogonality": self.orth_weight} if self.orth_weight else {}
 
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw initial parameters; the codes from N(0, 1)."""
@@ -216,7 +216,11 @@ class OptMSM:
         A_c, c_encoder = affine(E_sp, **params["encoder"])
         c, c_act = ACTIVATIONS[self.activation].forward(A_c)
         m, loss, c_shared = self.shared.forward(
-            params["shared"], c, E_sh, groups, with_loss=draws is not None
+            params["shared"],
+            c,
+            E_sh,
+            groups,
+            with_loss=draws is not None and self.orth_weight > 0.0,
         )
         rho, _ = concat([c, m])
         Z = E_sp if self.hyper_input == "aware" else params["code"]["Z"][groups.ids]
