@@ -35,6 +35,7 @@ SYSTEM = System(
     combinations={
         "low rank by row": {"hyper": "low_rank", "hyper_input": "aware"},
         "select gram": {"combine": "select", "orth_on": "gram"},
+        "without the loss": {"orth_weight": 0.0},
     },
     owned=owned,
     grows=lambda model: True,  # the loss, and with "attention" each row, reads all D embeddings

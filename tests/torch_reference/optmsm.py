@@ -33,7 +33,8 @@ def forward(
     if options.hyper_input == "aware":
         trace |= basis_towers(params["hypernetwork"], rho, trace["H_1"], options)
     logit = torch.stack([row[2] for row in rows])
-    return logit, {"orthogonality": orthogonality(G, options, trace)} if training else {}
+    has_loss = training and options.orth_weight != 0.0
+    return logit, {"orthogonality": orthogonality(G, options, trace)} if has_loss else {}
 
 
 def weights(options: Any) -> dict[str, float]:
