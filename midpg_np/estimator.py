@@ -59,6 +59,8 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
         Share of the rows kept for early stopping; 0, or fewer than 100 rows: none.
     patience : int
         Stop after this many epochs without a better validation AUC.
+    loss_reduce : str
+        "mean" over the rows of a batch, or "scenario_mean": over its scenarios, of their means.
     unknown_scenario : str
         "error": refuse rows of a scenario that no training row had.  "shared": predict them with
         models that do not route by scenario.
@@ -101,6 +103,7 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
         lr: float = 3e-3,
         validation_fraction: float = 0.1,
         patience: int = 10,
+        loss_reduce: str = "mean",
         unknown_scenario: str = "error",
         device: str = "cpu",
         random_state: Any = None,
@@ -116,6 +119,7 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
         self.lr = lr
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.loss_reduce = loss_reduce
         self.unknown_scenario = unknown_scenario
         self.device = device
         self.random_state = random_state
@@ -278,6 +282,7 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
             batch_size=min(512, max(8, n_rows // 10)) if size == "auto" else size,
             lr=self.lr,
             patience=self.patience,
+            loss_reduce=self.loss_reduce,
             seed=seed,
             device=self.device,
         )

@@ -95,10 +95,12 @@ def test_options_may_name_columns():
     assert options["prior_fields"] == ["item", "place"]
 
 
-def test_it_agrees_with_fit_and_predict_logits():
+@pytest.mark.parametrize("loss_reduce", ["mean", "scenario_mean"])
+def test_it_agrees_with_fit_and_predict_logits(loss_reduce):
     """The same encoder, the same training; rows are all for training, so no division is needed."""
     columns, y = shop()
     options = {"epochs": 3, "batch_size": 32, "validation_fraction": 0.0, "numeric": ["price"]}
+    options["loss_reduce"] = loss_reduce
     model = classifier(**options).fit(pd.DataFrame(columns), y)
     schema = Schema("y", "place", ("place", "device"), ("item", "price"), ("price",))
     encoder = Encoder(schema).fit(columns | {"y": y})
@@ -106,7 +108,9 @@ def test_it_agrees_with_fit_and_predict_logits():
     sizes = {name: getattr(train, name) for name in ("vocab_sizes", "n_aware", "n_scenarios")}
     own = make_model("midpg", **sizes, **SMALL)
     seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
-    config = TrainConfig(epochs=3, batch_size=32, lr=0.02, patience=10, seed=seed)
+    config = TrainConfig(
+        epochs=3, batch_size=32, lr=0.02, patience=10, loss_reduce=loss_reduce, seed=seed
+    )
     result = fit(own, train, None, config)
     assert model.n_iter_ == result.n_steps == 39
     found = tree_flatten(model.params_)
@@ -267,6 +271,7 @@ class TestSearches:
         ({"validation_fraction": 1.0}, r"validation_fraction must lie in \[0, 1\); got 1.0"),
         ({"batch_size": "all"}, "batch_size must be a whole number >= 1; got 'all'"),
         ({"device": "gpu"}, "device must be one of"),
+        ({"loss_reduce": "sum"}, "loss_reduce must be one of"),
         (
             {"unknown_scenario": "guess"},
             "unknown_scenario must be 'error' or 'shared'; got 'guess'",
