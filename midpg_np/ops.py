@@ -9,7 +9,7 @@ differentiate them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from midpg_np.backend import Array, get_xp
 
@@ -175,6 +175,13 @@ def split(x: Array, widths: Sequence[int]) -> tuple[list[Array], None]:
 def split_backward(d_parts: Sequence[Array], cache: None) -> Array:
     """Return ``dx``."""
     return concat(d_parts)[0]
+
+
+class Pair(NamedTuple):
+    """A forward with its backward: one of several ways to compute the same thing."""
+
+    forward: Callable[..., tuple[Array, Any]]
+    backward: Callable[..., Any]
 
 
 class Activation(NamedTuple):

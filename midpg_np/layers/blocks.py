@@ -11,15 +11,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from midpg_np.backend import Array, get_xp
+from midpg_np.layers.affine_set import AffineSetCache, affine_set, affine_set_backward
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.scenario_mlp import (
-    AffineForm,
     GroupedAffineCache,
     grouped_affine,
     grouped_affine_backward,
     rows_of,
 )
-from midpg_np.ops import AffineCache, affine, affine_backward
+from midpg_np.ops import AffineCache, Pair, affine, affine_backward
 
 
 def own_block(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, GroupedAffineCache]:
@@ -44,10 +44,9 @@ def own_block_backward(dA: Array, cache: GroupedAffineCache) -> tuple[Array, Any
 
 
 class AllBlocksCache(NamedTuple):
-    """H (B, I), all blocks side by side (I, T*O), and the block t of each row (B,)."""
+    """The maps of all blocks, and the block t of each row (B,)."""
 
-    H: Array
-    W: Array
+    maps: AffineSetCache
     t: Array
     n_blocks: int
 
@@ -55,22 +54,18 @@ class AllBlocksCache(NamedTuple):
 def all_blocks(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, AllBlocksCache]:
     """Textbook form of ``own_block``: [A_1, ..., A_T] = H [W_1, ..., W_T] + b, then pick one."""
     xp = get_xp(H=H, W=W, b=b)
-    T, n_inputs, n_outputs = W.shape
     t = groups.ids[xp.repeat(xp.arange(len(groups.present)), groups.counts)]
-    W_wide = W.swapaxes(0, 1).reshape(n_inputs, T * n_outputs)
-    A = (H @ W_wide + b.reshape(-1)).reshape(-1, T, n_outputs)
-    return A[xp.arange(len(H)), t], AllBlocksCache(H, W_wide, t, T)
+    A, maps = affine_set(H, W, b)
+    return A[xp.arange(len(H)), t], AllBlocksCache(maps, t, len(W))
 
 
 def all_blocks_backward(dA: Array, cache: AllBlocksCache) -> tuple[Array, Array, Array]:
     """Return ``dH, dW, db``: the adjoint of a block that a row did not use is zero."""
-    xp = get_xp(dA=dA, H=cache.H)
+    xp = get_xp(dA=dA, H=cache.maps.H)
     n_rows, n_outputs = dA.shape
     d_blocks = xp.zeros((n_rows, cache.n_blocks, n_outputs), dtype=dA.dtype)
     d_blocks[xp.arange(n_rows), cache.t] = dA
-    d_wide = d_blocks.reshape(n_rows, -1)
-    dW = (cache.H.T @ d_wide).reshape(-1, cache.n_blocks, n_outputs).swapaxes(0, 1)
-    return d_wide @ cache.W.T, dW, d_blocks.sum(axis=0)
+    return affine_set_backward(d_blocks, cache.maps)
 
 
 def shared_block(H: Array, W: Array, b: Array, groups: Groups | None) -> tuple[Array, AffineCache]:
@@ -78,13 +73,13 @@ def shared_block(H: Array, W: Array, b: Array, groups: Groups | None) -> tuple[A
     return affine(H, W, b)
 
 
-BLOCK_FORMS: dict[str, AffineForm] = {
-    "grouped": AffineForm(own_block, own_block_backward),
-    "textbook": AffineForm(all_blocks, all_blocks_backward),
+BLOCK_FORMS: dict[str, Pair] = {
+    "grouped": Pair(own_block, own_block_backward),
+    "textbook": Pair(all_blocks, all_blocks_backward),
 }
-SHARED = AffineForm(shared_block, affine_backward)
+SHARED = Pair(shared_block, affine_backward)
 
 
-def block_form(n_blocks: int | None, form: str) -> AffineForm:
+def block_form(n_blocks: int | None, form: str) -> Pair:
     """Return the map of ``n_blocks`` blocks, None being a single one for all rows."""
     return SHARED if n_blocks is None else BLOCK_FORMS[form]

@@ -7,11 +7,11 @@ code: the same multiplications, but the largest array is (B, R, O).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.affine_set import AffineSetCache, affine_set, affine_set_backward
+from midpg_np.ops import Pair
 
 
 class ContractedCache(NamedTuple):
@@ -77,14 +77,7 @@ def textbook_backward(dA: Array, cache: TextbookCache) -> tuple[Array, Array, Ar
     return dH, dW, u.T @ dA, du
 
 
-class CodeForm(NamedTuple):
-    """A forward with its backward."""
-
-    forward: Callable[..., tuple[Array, Any]]
-    backward: Callable[..., tuple[Array, Array, Array, Array]]
-
-
-CODE_FORMS: dict[str, CodeForm] = {
-    "contracted": CodeForm(contracted, contracted_backward),
-    "textbook": CodeForm(textbook, textbook_backward),
+CODE_FORMS: dict[str, Pair] = {
+    "contracted": Pair(contracted, contracted_backward),
+    "textbook": Pair(textbook, textbook_backward),
 }

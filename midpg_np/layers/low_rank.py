@@ -11,10 +11,10 @@ Q_b: entry i of the result meets row i of S_b.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from midpg_np.backend import Array, get_xp
+from midpg_np.ops import Pair
 
 # (dH, dU, dV, dS)
 LowRankAdjoints = tuple[Array, Array, Array, Array]
@@ -91,16 +91,9 @@ def row_weights_backward(dA: Array, cache: RowWeightsCache) -> LowRankAdjoints:
     return dH, dU, dV, U.T @ dUS
 
 
-class LowRankForm(NamedTuple):
-    """A forward with its backward."""
-
-    forward: Callable[..., tuple[Array, Any]]
-    backward: Callable[..., LowRankAdjoints]
-
-
-LOW_RANK_FORMS: dict[str, LowRankForm] = {
-    "grouped": LowRankForm(low_rank, low_rank_backward),
-    "textbook": LowRankForm(row_weights, row_weights_backward),
+LOW_RANK_FORMS: dict[str, Pair] = {
+    "grouped": Pair(low_rank, low_rank_backward),
+    "textbook": Pair(row_weights, row_weights_backward),
 }
 
 

@@ -13,11 +13,11 @@ from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.low_rank import (
     LOW_RANK_FORMS,
     FactorsCache,
-    LowRankForm,
     multiply_out,
     multiply_out_backward,
 )
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
+from midpg_np.ops import Pair
 from midpg_np.tree import Tree
 
 
@@ -92,7 +92,7 @@ class LowRankLayer:
         _ = self.generator  # report widths below 1 now, not at the first batch
 
     @property
-    def _form(self) -> LowRankForm:
+    def _form(self) -> Pair:
         return LOW_RANK_FORMS[self.form]
 
     @cached_property

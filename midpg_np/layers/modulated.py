@@ -10,11 +10,11 @@ layer plus d_r * d_n, or d_c * d_m, for the weighting; ``grouped`` takes the che
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.repeat import merge_axis, repeat, repeat_backward, split_axis
+from midpg_np.ops import Pair
 
 # (dH, dW, dQ)
 ModulatedAdjoints = tuple[Array, Array, Array]
@@ -150,17 +150,10 @@ def column_grouped_backward(dA: Array, cache: ColumnCache) -> ModulatedAdjoints:
     return dH, dW, dQ
 
 
-class Form(NamedTuple):
-    """A forward with its backward."""
-
-    forward: Callable[..., tuple[Array, NamedTuple]]
-    backward: Callable[..., ModulatedAdjoints]
-
-
-FORMS: dict[str, Form] = {
-    "textbook": Form(textbook, textbook_backward),
-    "row": Form(row_grouped, row_grouped_backward),
-    "column": Form(column_grouped, column_grouped_backward),
+FORMS: dict[str, Pair] = {
+    "textbook": Pair(textbook, textbook_backward),
+    "row": Pair(row_grouped, row_grouped_backward),
+    "column": Pair(column_grouped, column_grouped_backward),
 }
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.layers.dwm import DynamicWeighting, WeightingCache
 from midpg_np.layers.initial import glorot_uniform
-from midpg_np.layers.modulated import FORMS, Form, cheaper_form
+from midpg_np.layers.modulated import FORMS, cheaper_form
 from midpg_np.layers.repeat import REPEAT_MODES, merge_axis, split_axis
+from midpg_np.ops import Pair
 from midpg_np.tree import Tree
 
 W_LAYOUTS = ("in_out", "out_in")
@@ -125,7 +126,7 @@ class ModulatedLayer:
         return (self.dim_in, self.dim_out) if in_out else (self.dim_out, self.dim_in)
 
     @cached_property
-    def _form(self) -> Form:
+    def _form(self) -> Pair:
         if self.form != "grouped":
             return FORMS[self.form]
         d_r, d_c = self.weighting.d_r, self.weighting.d_c

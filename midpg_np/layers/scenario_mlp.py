@@ -7,7 +7,6 @@ one matrix: no copy, and no pass of all rows through all scenarios.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from midpg_np.backend import Array, get_xp
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_scenario_affine
 from midpg_np.layers.row_gradient import RowGradient
-from midpg_np.ops import ACTIVATIONS, check_activation
+from midpg_np.ops import ACTIVATIONS, Pair, check_activation
 from midpg_np.tree import Tree
 
 
@@ -86,16 +85,9 @@ def row_affine_backward(dA: Array, cache: RowAffineCache) -> tuple[Array, Array,
     return dH, dW, is_mine @ dA
 
 
-class AffineForm(NamedTuple):
-    """A forward with its backward."""
-
-    forward: Callable[..., tuple[Array, Any]]
-    backward: Callable[..., tuple[Array, Array, Array]]
-
-
-AFFINE_FORMS: dict[str, AffineForm] = {
-    "grouped": AffineForm(grouped_affine, grouped_affine_backward),
-    "textbook": AffineForm(row_affine, row_affine_backward),
+AFFINE_FORMS: dict[str, Pair] = {
+    "grouped": Pair(grouped_affine, grouped_affine_backward),
+    "textbook": Pair(row_affine, row_affine_backward),
 }
 
 

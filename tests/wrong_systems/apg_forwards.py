@@ -3,11 +3,11 @@
 import numpy as np
 from wrong_kinds import WrongForward
 
-from midpg_np.layers.low_rank import LowRankForm, low_rank, low_rank_backward
+from midpg_np.layers.low_rank import low_rank, low_rank_backward
 from midpg_np.layers.low_rank_layer import LowRankLayer
 from midpg_np.layers.mlp import MLP
 from midpg_np.models import APG
-from midpg_np.ops import concat, relu, sigmoid
+from midpg_np.ops import Pair, concat, relu, sigmoid
 from wrong_systems.apg import applied, transposed
 
 
@@ -29,7 +29,7 @@ def with_product(product):
     def forward(H, U, V, S):
         return product(H, U, V, S), low_rank(H, U, V, S)[1]
 
-    return with_layers(_form=LowRankForm(forward, low_rank_backward))
+    return with_layers(_form=Pair(forward, low_rank_backward))
 
 
 def core_transposed_in_both():
@@ -40,7 +40,7 @@ def core_transposed_in_both():
         dH, dU, dV, dS = low_rank_backward(dA, cache)
         return dH, dU, dV, transposed(dS)
 
-    return with_layers(_form=LowRankForm(forward, backward))
+    return with_layers(_form=Pair(forward, backward))
 
 
 def with_core(change):
