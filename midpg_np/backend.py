@@ -32,6 +32,8 @@ class Backend:
     xp: Namespace
     scatter_add: Callable[[Array, Array, Array], None]
     to_numpy: Callable[[Array], np.ndarray]
+    # Compiler of CUDA sources, called as cupy.RawModule is; None where there is none.
+    raw_module: Callable[..., Any] | None = None
 
 
 def _numpy_scatter_add(target: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> None:
@@ -66,7 +68,7 @@ def _load_cupy() -> ModuleType:
     if n_devices == 0:
         raise DeviceError("device 'cuda' was asked for, but CuPy finds no GPU. Use device 'cpu'.")
     if cupy.ndarray not in _BACKENDS:
-        backend = Backend("cupy", cupy, cupyx.scatter_add, cupy.asnumpy)
+        backend = Backend("cupy", cupy, cupyx.scatter_add, cupy.asnumpy, cupy.RawModule)
         register_backend(cupy.ndarray, backend)
     return cupy
 
@@ -110,6 +112,18 @@ def get_xp(*arrays: Array, **named: Array) -> Namespace:
     """
     positional = {f"argument {i}": array for i, array in enumerate(arrays, start=1)}
     return _common_backend(positional | named).xp
+
+
+def get_raw_module(*arrays: Array) -> Callable[..., Any] | None:
+    """Return what compiles CUDA sources for these arrays, or None; TypeError for a mixture."""
+    named = {f"argument {i}": array for i, array in enumerate(arrays, start=1)}
+    return _common_backend(named).raw_module
+
+
+def device_namespace(device: str) -> Namespace:
+    """Return the namespace of the arrays on a device: NumPy for "cpu", CuPy for "cuda"."""
+    check_device(device)
+    return np if device == "cpu" else _load_cupy()
 
 
 def check_device(device: str) -> None:

@@ -97,18 +97,26 @@ for _name in (
     *("sum", "mean", "max", "min", "any", "all"),
 ):
     setattr(FakeArray, _name, _method(_name))
-for _name in ("T", "real", "shape", "ndim", "size", "dtype"):
+for _name in ("T", "real", "shape", "ndim", "size", "dtype", "flags"):
     setattr(FakeArray, _name, property(lambda self, name=_name: wrap(getattr(self._data, name))))
+
+
+def _spoiled(memory):
+    """Memory that nobody has written yet, so that an entry a kernel forgets is seen."""
+    memory.fill(np.nan if memory.dtype.kind == "f" else -(2**31) + 1)
+    return FakeArray(memory)
+
 
 # Functions that NumPy and CuPy share and that the package may use on a device.
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
-    "broadcast_to",
+    *("broadcast_to", "ascontiguousarray"),
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
     zeros=lambda *args, **kwargs: FakeArray(np.zeros(*args, **kwargs)),
+    empty=lambda *args, **kwargs: _spoiled(np.empty(*args, **kwargs)),
     asarray=lambda data: data if isinstance(data, FakeArray) else FakeArray(data),
 )
 

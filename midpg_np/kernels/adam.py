@@ -1,0 +1,244 @@
+"""Adam in one pass over memory: a flat vector, the rows of a batch, a whole table.
+
+Step t (see ``training/adam_core.py``), with a = a_t and e = e_t:
+
+    m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2,   p <- p - a m / (sqrt(v) + e)
+
+Kernels and NumPy forms do the same operations in the same order, each of them rounded once, so a
+step on a GPU has the bits of a step on a CPU with the same gradient.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from midpg_np.backend import Array, get_xp
+from midpg_np.kernels.launch import Launcher, fused, must_be_contiguous
+
+BLOCK = 16384  # elements per pass of the NumPy form, so that they stay in the second-level cache
+
+ADAM = r"""
+__device__ __forceinline__ void move(REAL* p, REAL m, REAL v, REAL a, REAL e) {
+    *p -= m / (sqrt(v) + e) * a;
+}
+
+// Moments that approach the subnormal numbers become zero; the product keeps NaN, as NumPy does.
+__device__ __forceinline__ void flush(REAL* m, REAL* v, REAL m_limit, REAL v_limit) {
+    *m *= (REAL)((*m < (REAL)0 ? -*m : *m) >= m_limit);
+    *v *= (REAL)(*v >= v_limit);
+}
+
+__device__ __forceinline__ void accumulate(
+    REAL* m, REAL* v, REAL g, REAL decay1, REAL decay2, REAL rest1, REAL rest2
+) {
+    *m = *m * decay1 + rest1 * g;
+    *v = *v * decay2 + g * g * rest2;
+}
+
+extern "C" __global__ void adam_step(
+    REAL* p, const REAL* g, REAL* m, REAL* v, wide n,
+    REAL decay1, REAL decay2, REAL rest1, REAL rest2, REAL a, REAL e,
+    int is_flush, REAL m_limit, REAL v_limit
+) {
+    wide i = (wide)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    REAL m_i = m[i], v_i = v[i];
+    accumulate(&m_i, &v_i, g[i], decay1, decay2, rest1, rest2);
+    move(p + i, m_i, v_i, a, e);
+    if (is_flush) flush(&m_i, &v_i, m_limit, v_limit);
+    m[i] = m_i;
+    v[i] = v_i;
+}
+
+// One thread for each entry of the gradient (M, k); ids are distinct, so no two threads meet.
+extern "C" __global__ void adam_rows(
+    REAL* p, REAL* m, REAL* v, const wide* ids, const REAL* rows, wide n, int k,
+    REAL decay1, REAL decay2, REAL rest1, REAL rest2, REAL a, REAL e
+) {
+    wide i = (wide)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    wide place = ids[i / k] * k + i % k;
+    REAL m_i = m[place], v_i = v[place];
+    accumulate(&m_i, &v_i, rows[i], decay1, decay2, rest1, rest2);
+    move(p + place, m_i, v_i, a, e);
+    m[place] = m_i;
+    v[place] = v_i;
+}
+
+// One block for each n_mine consecutive rows of the table (V, k).  ids ascend, so the gradients of
+// a block lie side by side: the first is found by bisection, the next by walking on.
+extern "C" __global__ void adam_table(
+    REAL* p, REAL* m, REAL* v, const wide* ids, const REAL* rows, wide V, int k, wide M, int n_mine,
+    REAL decay1, REAL decay2, REAL rest1, REAL rest2, REAL a, REAL e,
+    int is_flush, REAL m_limit, REAL v_limit
+) {
+    wide start = (wide)blockIdx.x * n_mine;
+    int n = (start + n_mine < V ? n_mine : (int)(V - start)) * k;
+    wide next = 0, end = M;
+    while (next < end) {
+        wide middle = (next + end) / 2;
+        if (ids[middle] < start) next = middle + 1; else end = middle;
+    }
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        wide row = start + i / k, place = start * k + i;
+        while (next < M && ids[next] < row) ++next;
+        REAL m_i = m[place], v_i = v[place];
+        if (next < M && ids[next] == row) {
+            accumulate(&m_i, &v_i, rows[next * k + i % k], decay1, decay2, rest1, rest2);
+        } else {
+            m_i *= decay1;
+            v_i *= decay2;
+        }
+        move(p + place, m_i, v_i, a, e);
+        if (is_flush) flush(&m_i, &v_i, m_limit, v_limit);
+        m[place] = m_i;
+        v[place] = v_i;
+    }
+}
+"""
+ENTRIES_PER_BLOCK = 1024  # of a table: four for each thread
+
+
+def _constants(
+    launch: Launcher, beta1: float, beta2: float, a: float, e: float
+) -> tuple[np.generic, ...]:
+    return tuple(map(launch.real, (beta1, beta2, 1.0 - beta1, 1.0 - beta2, a, e)))
+
+
+def flush_limits(dtype: np.dtype) -> tuple[float, float]:
+    """Return below which |m| and v are set to zero (see ``adam_core.flush``)."""
+    limits = np.finfo(dtype)
+    return float(limits.tiny) / float(limits.eps), float(limits.tiny)
+
+
+def _flushing(launch: Launcher, is_flush: bool) -> tuple[np.generic, ...]:
+    return np.int32(is_flush), *map(launch.real, flush_limits(launch.dtype))
+
+
+def _flush(m: Array, v: Array) -> None:
+    m_limit, v_limit = flush_limits(m.dtype)
+    m *= get_xp(m).abs(m) >= m_limit
+    v *= v >= v_limit
+
+
+def _move(p: Array, m: Array, v: Array, a: float, e: float, scratch: Array) -> None:
+    xp = get_xp(p=p, m=m, v=v)
+    xp.sqrt(v, out=scratch)
+    scratch += e
+    xp.divide(m, scratch, out=scratch)
+    scratch *= a
+    p -= scratch
+
+
+def _adam_step_on_device(
+    launch: Launcher, p: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float,
+    a: float, e: float, is_flush: bool,
+) -> None:  # fmt: skip
+    must_be_contiguous(p=p, m=m, v=v)
+    (g,) = launch.inputs(g)
+    args = p, g, m, v, np.int64(p.size), *_constants(launch, beta1, beta2, a, e)
+    launch.each(ADAM, "adam_step", p.size, *args, *_flushing(launch, is_flush))
+
+
+@fused(_adam_step_on_device)
+def adam_step(
+    p: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float,
+    a: float, e: float, is_flush: bool,
+) -> None:  # fmt: skip
+    """One step on a flat vector, in place; with ``is_flush`` small moments become zero after it.
+
+    Shapes
+    ------
+    p, g, m, v : (n,)
+    """
+    for start in range(0, p.size, BLOCK):
+        block = slice(start, start + BLOCK)
+        m_b, v_b, g_b = m[block], v[block], g[block]
+        scratch = (1.0 - beta1) * g_b
+        m_b *= beta1
+        m_b += scratch
+        get_xp(g).multiply(g_b, g_b, out=scratch)
+        scratch *= 1.0 - beta2
+        v_b *= beta2
+        v_b += scratch
+        _move(p[block], m_b, v_b, a, e, scratch)
+        if is_flush:
+            _flush(m_b, v_b)
+
+
+def _adam_rows_on_device(
+    launch: Launcher, p: Array, m: Array, v: Array, ids: Array, rows: Array,
+    beta1: float, beta2: float, a: float, e: float,
+) -> None:  # fmt: skip
+    must_be_contiguous(p=p, m=m, v=v)
+    ids, rows = launch.inputs(ids, rows)
+    sizes = np.int64(rows.size), np.int32(p.shape[1])
+    args = p, m, v, ids, rows, *sizes, *_constants(launch, beta1, beta2, a, e)
+    launch.each(ADAM, "adam_rows", rows.size, *args)
+
+
+@fused(_adam_rows_on_device)
+def adam_rows(
+    p: Array, m: Array, v: Array, ids: Array, rows: Array,
+    beta1: float, beta2: float, a: float, e: float,
+) -> None:  # fmt: skip
+    """One step on the rows ``ids`` of a table, in place; the other rows stay as they are.
+
+    Shapes
+    ------
+    p, m, v : (V, k)
+    ids : (M,)
+        int64, distinct, in [0, V); trusted.
+    rows : (M, k)
+        Their gradients.
+    """
+    m_r = m[ids] * beta1 + (1.0 - beta1) * rows
+    squared = rows * rows
+    squared *= 1.0 - beta2
+    v_r = v[ids] * beta2 + squared
+    p_r = p[ids]
+    _move(p_r, m_r, v_r, a, e, squared)
+    p[ids], m[ids], v[ids] = p_r, m_r, v_r
+
+
+def _adam_table_on_device(
+    launch: Launcher, p: Array, m: Array, v: Array, ids: Array, rows: Array,
+    beta1: float, beta2: float, a: float, e: float, is_flush: bool,
+) -> None:  # fmt: skip
+    must_be_contiguous(p=p, m=m, v=v)
+    ids, rows = launch.inputs(ids, rows)
+    n_rows, k = p.shape
+    n_mine = max(1, ENTRIES_PER_BLOCK // k)
+    sizes = np.int64(n_rows), np.int32(k), np.int64(ids.shape[0]), np.int32(n_mine)
+    args = p, m, v, ids, rows, *sizes, *_constants(launch, beta1, beta2, a, e)
+    n_blocks = -(-n_rows // n_mine)
+    launch.blocks(ADAM, "adam_table", n_blocks, 1, *args, *_flushing(launch, is_flush))
+
+
+@fused(_adam_table_on_device)
+def adam_table(
+    p: Array, m: Array, v: Array, ids: Array, rows: Array,
+    beta1: float, beta2: float, a: float, e: float, is_flush: bool,
+) -> None:  # fmt: skip
+    """One step on every row of a table, in place; rows that are not in ``ids`` have gradient 0.
+
+    Shapes
+    ------
+    p, m, v : (V, k)
+    ids : (M,)
+        int64, ascending and distinct.  Trailing ids >= V stand for no row at all: a list of fixed
+        length can be padded with them.
+    rows : (M, k)
+    """
+    in_table = ids < p.shape[0]
+    ids, rows = ids[in_table], rows[in_table]
+    m_r = m[ids] * beta1 + (1.0 - beta1) * rows
+    squared = rows * rows
+    squared *= 1.0 - beta2
+    v_r = v[ids] * beta2 + squared
+    m *= beta1
+    v *= beta2
+    m[ids], v[ids] = m_r, v_r
+    _move(p, m, v, a, e, get_xp(p=p).empty_like(p))
+    if is_flush:
+        _flush(m, v)

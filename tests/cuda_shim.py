@@ -1,0 +1,213 @@
+"""Runs CUDA kernels on a CPU: g++ compiles the very sources, and a loop stands for the grid.
+
+``ShimModule`` takes the place of ``cupy.RawModule`` on the fake device.  It is stricter than a GPU:
+every argument must have the type that the kernel declares, where CuPy passes bare pointers and
+bytes.  Threads run one after the other, in rising or in falling order, so that a result that
+depends on the order shows; those of a block that meet at __syncthreads are coroutines.
+"""
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from fake_device import FakeArray
+
+HEADER = r"""
+#include <math.h>
+#include <ucontext.h>
+#include <functional>
+#include <vector>
+
+struct Index { unsigned x, y, z; };
+static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
+#define __global__
+#define __device__ static
+#define __forceinline__ inline
+#define __shared__ static
+
+static unsigned long long atomicCAS(
+    unsigned long long* place, unsigned long long old, unsigned long long value
+) {
+    unsigned long long seen = *place;
+    if (seen == old) *place = value;
+    return seen;
+}
+
+namespace shim {
+const std::function<void()>* body;
+ucontext_t scheduler;
+struct Fiber { ucontext_t context; std::vector<char> stack; bool is_done; };
+std::vector<Fiber> fibers(1024);
+Fiber* current;
+
+void start() { (*body)(); current->is_done = true; swapcontext(&current->context, &scheduler); }
+
+// Returns false if some threads of the block wait at a barrier that others never reach.
+bool run_block(unsigned n, bool is_reversed) {
+    for (unsigned i = 0; i < n; ++i) {
+        Fiber& f = fibers[i];
+        f.stack.resize(1 << 16);
+        f.is_done = false;
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp = f.stack.data();
+        f.context.uc_stack.ss_size = f.stack.size();
+        f.context.uc_link = &scheduler;
+        makecontext(&f.context, start, 0);
+    }
+    for (;;) {
+        unsigned n_done = 0;
+        for (unsigned i = 0; i < n; ++i) {
+            unsigned t = is_reversed ? n - 1 - i : i;
+            current = &fibers[t];
+            threadIdx = {t, 0, 0};
+            swapcontext(&scheduler, &current->context);
+            n_done += current->is_done;
+        }
+        if (n_done == n) return true;
+        if (n_done) return false;
+    }
+}
+
+int run_grid(
+    Index grid, Index block, bool is_reversed, bool has_barrier, const std::function<void()>& f
+) {
+    body = &f;
+    gridDim = grid;
+    blockDim = block;
+    for (unsigned long long i = 0; i < (unsigned long long)grid.x * grid.y; ++i) {
+        unsigned long long at = is_reversed ? (unsigned long long)grid.x * grid.y - 1 - i : i;
+        blockIdx = {(unsigned)(at % grid.x), (unsigned)(at / grid.x), 0};
+        if (has_barrier) {
+            if (!run_block(block.x, is_reversed)) return 1;
+            continue;
+        }
+        for (unsigned t = 0; t < block.x; ++t) {
+            threadIdx = {is_reversed ? block.x - 1 - t : t, 0, 0};
+            f();
+        }
+    }
+    return 0;
+}
+}
+
+static void __syncthreads() {
+    shim::Fiber* me = shim::current;
+    Index place = threadIdx;
+    swapcontext(&me->context, &shim::scheduler);
+    threadIdx = place;
+}
+"""
+
+KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+OPTIONS = {"--fmad=false": "-ffp-contract=off"}
+TYPES = {"wide": np.int64, "int": np.int32}
+
+
+def compiler():
+    """Path of g++, or None."""
+    return shutil.which("g++")
+
+
+@cache
+def _folder():
+    return Path(tempfile.mkdtemp(prefix="cuda-shim-"))
+
+
+@cache
+def _build(source, flags):
+    name = hashlib.sha256(f"{source}{flags}".encode()).hexdigest()[:16]
+    cpp, library = _folder() / f"{name}.cpp", _folder() / f"{name}.so"
+    cpp.write_text(source)
+    extra = os.environ.get("CUDA_SHIM_FLAGS", "").split()
+    command = [
+        compiler(),
+        "-O2",
+        "-std=c++17",
+        "-Wall",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        *flags,
+        *extra,
+    ]
+    command += ["-Wno-unused-function", str(cpp), "-o", str(library)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return ctypes.CDLL(str(library))
+
+
+def parameters(declaration):
+    """Yield (type, is a pointer, is const, name) of each parameter of a kernel."""
+    for part in declaration.split(","):
+        const, kind, star, name = re.fullmatch(
+            r"\s*(const )?(\w+)(\*?) (\w+)\s*", part.replace("\n", " ")
+        ).groups()
+        yield kind, star == "*", const is not None, name
+
+
+class ShimModule:
+    """Same arguments as ``cupy.RawModule``, as far as the package uses them."""
+
+    is_reversed = False  # order of threads and blocks
+    launches = ()  # names of the kernels that ran, where a test sets a list
+
+    def __init__(self, code, options=()):
+        real = dict(o.removeprefix("-D").split("=") for o in options if o.startswith("-D"))["REAL"]
+        flags = tuple(o if o.startswith("-D") else OPTIONS[o] for o in options)
+        self.types = TYPES | {"REAL": {"float": np.float32, "double": np.float64}[real]}
+        self.kernels = dict(KERNEL.findall(code))
+        starts = [match.start() for match in KERNEL.finditer(code)] + [len(code)]
+        bodies = [code[a:b] for a, b in pairwise(starts)]
+        launchers = [
+            self._launcher(name, body) for name, body in zip(self.kernels, bodies, strict=True)
+        ]
+        self.library = _build("\n".join([HEADER, code, *launchers]), flags)
+
+    def _launcher(self, name, body):
+        names = ", ".join(p[-1] for p in parameters(self.kernels[name]))
+        has_barrier = "block_sum" in body or "__syncthreads" in body
+        return f"""
+extern "C" int launch_{name}(
+    unsigned gx, unsigned gy, unsigned bx, int is_reversed, {self.kernels[name]}
+) {{
+    return shim::run_grid({{gx, gy, 1}}, {{bx, 1, 1}}, is_reversed, {int(has_barrier)},
+                          [&] {{ {name}({names}); }});
+}}"""
+
+    def get_function(self, name):
+        declared = list(parameters(self.kernels[name]))
+        function = getattr(self.library, f"launch_{name}")
+
+        def launch(grid, block, args):
+            assert len(args) == len(declared), f"{name} takes {len(declared)}, got {len(args)}"
+            converted = [
+                self._argument(arg, *kind) for arg, kind in zip(args, declared, strict=True)
+            ]
+            assert len(grid) == 2 and len(block) == 1 and min(*grid, *block) >= 1
+            assert grid[0] < 2**31 and grid[1] < 2**16 and block[0] <= 1024
+            sizes = (ctypes.c_uint(x) for x in (*grid, *block))
+            status = function(*sizes, ctypes.c_int(ShimModule.is_reversed), *converted)
+            assert status == 0, f"{name}: not all threads of a block reach __syncthreads"
+            if isinstance(ShimModule.launches, list):
+                ShimModule.launches.append(name)
+
+        return launch
+
+    def _argument(self, arg, kind, is_pointer, is_const, name):
+        wanted = self.types[kind]
+        if is_pointer:
+            assert isinstance(arg, FakeArray), f"{name} must be an array; got {type(arg)}"
+            assert arg.dtype == wanted, f"{name} must be {wanted}; got {arg.dtype}"
+            assert arg._data.flags.c_contiguous, f"{name} is not contiguous"
+            assert is_const or arg._data.flags.writeable, f"{name} is read-only"
+            return ctypes.c_void_p(arg._data.ctypes.data)
+        assert type(arg) is wanted, f"{name} must be {wanted}; got {type(arg)}"
+        return np.ctypeslib.as_ctypes_type(wanted)(arg)

@@ -1,0 +1,171 @@
+"""The CUDA sources, run on the CPU by ``cuda_shim``, against their NumPy forms."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cuda_shim import ShimModule, compiler
+from fake_device import FakeArray, to_fake
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_cases import EXACT, NAMES, Sizes, make_cases, outcome
+from strategies import generator, seeds
+
+from midpg_np import backend, kernels
+from midpg_np.backend import to_numpy
+from midpg_np.kernels import launch
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="g++ is not installed")
+
+
+@pytest.fixture(scope="module")
+def shim():
+    """The fake device, with a compiler of CUDA sources."""
+    plain = backend._BACKENDS[FakeArray]
+    backend.register_backend(FakeArray, replace(plain, raw_module=ShimModule))
+    yield
+    backend.register_backend(FakeArray, plain)
+
+
+@st.composite
+def sizes(draw):
+    """Widths that differ, batches below, at and above a block, and one of two chunks."""
+    widths = [draw(st.integers(1, 4)) for _ in range(5)]
+    batch = draw(st.sampled_from([1, 2, 31, 33, 256, 257, launch.CHUNK + 3]))
+    if batch > 1000:  # one wide batch is slow enough
+        widths = [min(width, 2) for width in widths]
+    return Sizes(*widths, batch, draw(st.sampled_from(["block", "tile"])))
+
+
+def on_shim(case, is_reversed=False):
+    """Outcome on the shim; the kernels must have been started."""
+    ShimModule.is_reversed, ShimModule.launches = is_reversed, []
+    got = outcome(case, lambda x: to_fake(x), to_numpy)
+    assert ShimModule.launches, "no kernel ran"
+    return got
+
+
+def on_host(case):
+    return outcome(case, np.copy, np.asarray)
+
+
+def in_float64(case):
+    """The case with the same numbers in float64: a reference without the rounding of sums."""
+    function, args = case
+    is_real = [isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in args]
+    return function, [x.astype(float) if r else x for x, r in zip(args, is_real, strict=True)]
+
+
+def assert_agrees(got, case, name, dtype):
+    """Equal to the NumPy form: to the bit where the operations are fixed, else to rounding."""
+    want = on_host(case)
+    assert [(g.shape, g.dtype) for g in got] == [(w.shape, w.dtype) for w in want]
+    if name in EXACT:
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_array_equal(g, w)
+        return
+    if not name.startswith("adam"):  # Adam's limits for small moments are those of the dtype
+        want = on_host(in_float64(case))
+    tol = 3e-6 if dtype == np.float32 else 1e-13
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=0, atol=tol * max(1.0, abs(w).max(initial=0.0)))
+
+
+@needs_compiler
+@pytest.mark.usefixtures("shim")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(sizes=sizes(), seed=seeds)
+def test_the_source_computes_what_numpy_does(name, dtype, sizes, seed):
+    case = make_cases(generator(seed), sizes, dtype)[name]
+    assert_agrees(on_shim(case), case, name, dtype)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("shim")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_threads_changes_no_bit(name):
+    """Threads and blocks in falling order: a race or a missing barrier would show."""
+    case = make_cases(generator(1), Sizes(n_samples=300, mode="tile"), np.float32)[name]
+    for rising, falling in zip(on_shim(case), on_shim(case, is_reversed=True), strict=True):
+        np.testing.assert_array_equal(rising, falling)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("shim")
+def test_a_missing_barrier_shows():
+    """The shim can fail: without its barriers the sum of a block depends on the order."""
+    broken = launch.COMMON.replace("__syncthreads();", "")
+    source = 'extern "C" __global__ void f(const REAL* x, REAL* y)'
+    source += "{ REAL sum = block_sum(x[threadIdx.x]); if (threadIdx.x == 0) y[0] = sum; }"
+    x, sums = np.arange(256.0), {}
+    for text in (launch.COMMON, broken):
+        kernel = ShimModule(text + source, ("-DREAL=double",)).get_function("f")
+        for ShimModule.is_reversed in (False, True):
+            y = to_fake(np.zeros(1))
+            kernel((1, 1), (256,), (to_fake(x), y))
+            sums[text == broken, ShimModule.is_reversed] = to_numpy(y)[0]
+    assert sums[False, False] == sums[False, True] == x.sum()
+    assert sums[True, False] != sums[True, True]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("shim")
+def test_extreme_logits_stay_finite():
+    t = np.array([-1e4, -100.0, 0.0, 100.0, 1e4], np.float32)
+    y = np.ones(5, np.float32)
+    for function, args in (
+        (kernels.jensen_shannon, (t, t)),
+        (kernels.jensen_shannon_backward, (1.0, t, t)),
+        (kernels.cross_entropy, (t, y)),
+        (kernels.bounded, (t, 1.0)),
+    ):
+        want = on_host((function, args))
+        for g, w in zip(on_shim((function, args)), want, strict=True):
+            assert np.isfinite(g).all()
+            np.testing.assert_allclose(g, w, rtol=1e-6)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("shim")
+def test_a_moment_that_is_not_a_number_stays_one():
+    p, g, m, v = (np.ones(4, np.float32) for _ in range(4))
+    m[0], v[1], g[2] = np.nan, np.nan, np.inf
+    case = kernels.adam_step, (p, g, m, v, 0.9, 0.999, 1e-3, 1e-8, True)
+    with np.errstate(invalid="ignore"):
+        for got, want in zip(on_shim(case), on_host(case), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.usefixtures("shim")
+def test_who_gets_a_kernel():
+    x = np.ones(3)
+    assert not kernels.fuses(x)
+    assert kernels.fuses(to_fake(x)) and kernels.fuses(0.5, to_fake(x.astype(np.float32)))
+    assert not kernels.fuses(to_fake(x * 1j))
+    assert not kernels.fuses(to_fake(x), to_fake(x.astype(np.float32)))
+    assert not kernels.fuses(0.5)
+    with pytest.raises(TypeError, match="argument 2 is a fake array but argument 1 is a numpy"):
+        kernels.fuses(x, to_fake(x))
+
+
+@needs_compiler
+@pytest.mark.usefixtures("shim")
+def test_views_are_read_but_not_written():
+    """A transposed input is copied; a parameter that is a view is refused, not silently missed."""
+    Q, Z = generator(2).normal(size=(5, 2, 3)), generator(3).normal(size=(5, 2, 6))
+    got = kernels.weighted_sum(
+        to_fake(Q).transpose(1, 2, 0), to_fake(Z).transpose(1, 2, 0), "block"
+    )
+    want = kernels.weighted_sum(Q.transpose(1, 2, 0), Z.transpose(1, 2, 0), "block")
+    np.testing.assert_allclose(to_numpy(got), want)
+    flat = [to_fake(np.ones(8)) for _ in range(4)]
+    with pytest.raises(ValueError, match="m is changed in place and must be contiguous"):
+        kernels.adam_step(flat[0], flat[1], flat[2][::2], flat[3], 0.9, 0.999, 1e-3, 1e-8, False)
+
+
+@pytest.mark.usefixtures("shim")
+def test_a_batch_beyond_the_grid_is_refused():
+    device = launch.launcher_for(to_fake(np.ones(1)))
+    with pytest.raises(ValueError, match="core_forward: a grid of"):
+        device.rows("", "core_forward", 1, 2**25)
