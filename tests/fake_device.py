@@ -93,7 +93,7 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
 for _name in ("neg", "invert"):
     setattr(FakeArray, f"__{_name}__", _method(f"__{_name}__"))
 for _name in (
-    *("astype", "copy", "reshape", "swapaxes", "transpose"),
+    *("astype", "copy", "reshape", "swapaxes", "transpose", "view"),
     *("sum", "mean", "max", "min", "any", "all"),
 ):
     setattr(FakeArray, _name, _method(_name))
@@ -103,7 +103,7 @@ for _name in ("T", "real", "shape", "ndim", "size", "dtype", "flags"):
 
 def _spoiled(memory):
     """Memory that nobody has written yet, so that an entry a kernel forgets is seen."""
-    memory.fill(np.nan if memory.dtype.kind == "f" else -(2**31) + 1)
+    memory.reshape(-1).view(np.uint8).fill(255)  # not a number, or -1
     return FakeArray(memory)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, to_device
+from midpg_np.backend import Array, get_xp, to_numpy
 from midpg_np.batch import Batch
 from midpg_np.losses import LOSS_REDUCTIONS, Loss
 from midpg_np.models.protocol import Draws, ModelOutput
@@ -47,12 +47,17 @@ def host_batch(batch: Batch, dtype: str) -> Batch:
     return batch._replace(label=batch.label.astype(dtype))
 
 
-def draws_to_device(draws: Draws, dtype: str, device: str) -> Draws:
-    """Move the random numbers of a step to the device, real ones in the dtype of the parameters."""
-    return {
-        name: to_device(x.astype(dtype) if x.dtype.kind == "f" else x, device)
-        for name, x in draws.items()
-    }
+def host_numbers(losses: Sequence[Mapping[str, Array]]) -> list[dict[str, float]]:
+    """Return the losses of several steps as numbers; on a GPU by one transfer for all of them."""
+    values = [value for of_step in losses for value in of_step.values()]
+    far = [i for i, x in enumerate(values) if not isinstance(x, (float, np.generic, np.ndarray))]
+    if far:
+        on_device = [values[i] for i in far]
+        arrived = to_numpy(get_xp(*on_device).stack(on_device)).tolist()
+        for i, x in zip(far, arrived, strict=True):
+            values[i] = x
+    numbers = map(float, values)
+    return [{name: next(numbers) for name in of_step} for of_step in losses]
 
 
 def rows_read(model: Any, batch: Batch) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import evaluate
 from midpg_np.training.optim import Optimiser
+from midpg_np.training.prefetch import Prepared, prepared_batches
 from midpg_np.training.resume import (
     RunState,
     fingerprint,
@@ -30,10 +31,9 @@ from midpg_np.training.resume import (
 from midpg_np.training.step import (
     NonFiniteLossError,
     StepResult,
-    draws_to_device,
     first_bad_parameter,
     first_non_finite,
-    host_batch,
+    host_numbers,
     rows_read,
     training_step,
 )
@@ -139,8 +139,11 @@ class Trainer:
         config = self.config
         state.order.bit_generator.state = state.order_at_epoch
         batches = iterate_batches(len(self.train), config.batch_size, state.order)
-        for rows in islice(batches, state.batch, None):
-            self._step(state, rows)
+        left = islice(batches, state.batch, None)
+        for batch in prepared_batches(
+            self.model, self.train, left, state.draws, config.dtype, config.device
+        ):
+            self._step(state, batch)
             state.batch += 1
             is_last = state.batch == self.steps_per_epoch
             if is_last:
@@ -155,22 +158,21 @@ class Trainer:
             if is_last or self._stopped_by(state):
                 return
 
-    def _step(self, state: RunState, rows: np.ndarray) -> None:
+    def _step(self, state: RunState, item: Prepared) -> None:
         config, model = self.config, self.model
-        batch = host_batch(self.train.batch(rows), config.dtype)
-        draws = model.draw(state.draws, batch)
-        self.optimiser.prepare(state.params, state.optimiser, rows_read(model, batch))
+        state.draws.bit_generator.state = item.draws_after
+        self.optimiser.prepare(state.params, state.optimiser, rows_read(model, item.host))
         result = training_step(
             model,
             CROSS_ENTROPIES[config.ce],
             state.params,
-            batch.to(config.device),
-            draws_to_device(draws, config.dtype, config.device),
+            item.batch,
+            item.draws,
             config.loss_reduce,
         )
         state.step += 1
         self.last_result = result
-        self.pending.append((state.step, batch.n_rows, result.losses))
+        self.pending.append((state.step, item.host.n_rows, result.losses))
         if config.device == "cpu" or len(self.pending) >= LOSSES_PER_READ:
             self._read_losses(state)
         self.optimiser.update(state.params, result.grads, state.optimiser)
@@ -178,8 +180,8 @@ class Trainer:
             state.params = model.advance(state.params, result.cache)
 
     def _read_losses(self, state: RunState) -> None:
-        for step, n_rows, losses in self.pending:
-            values = {name: float(value) for name, value in losses.items()}
+        on_host = host_numbers([losses for _, _, losses in self.pending])
+        for (step, n_rows, _), values in zip(self.pending, on_host, strict=True):
             if not math.isfinite(values["loss"]):
                 assert self.last_result is not None
                 place = first_non_finite(state.params, self.last_result)
