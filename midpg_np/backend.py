@@ -180,6 +180,38 @@ def segment_sum_rows(ids: Array, rows: Array) -> tuple[Array, Array]:
     return sorted_ids[starts], np.add.reduceat(rows[order], starts, axis=0)
 
 
+def segment_sum_padded(ids: Array, rows: Array, n_rows: int) -> tuple[Array, Array]:
+    """Sum the rows that share an id, without asking a GPU how many distinct ids there are.
+
+    On a GPU that number would have to be read on the host, which waits for all work given so far.
+    There the results keep the length N of the inputs: the places left over come last, with the id
+    ``n_rows``, which no row of the table has, and rows of zeros.  On a CPU nothing is left over.
+
+    Shapes
+    ------
+    ids : (N,)
+        In [0, n_rows).
+    rows : (N, K)
+
+    Returns
+    -------
+    ids, sums
+        Ascending; distinct but for the padding.
+    """
+    xp = get_xp(ids=ids, rows=rows)
+    if xp is np:
+        return segment_sum_rows(ids, rows)
+    order = xp.argsort(ids)
+    sorted_ids = ids[order]
+    segment = xp.zeros(ids.shape, dtype=np.int64)
+    segment[1:] = xp.cumsum(sorted_ids[1:] != sorted_ids[:-1])
+    padded = xp.full(ids.shape, n_rows, dtype=ids.dtype)
+    padded[segment] = sorted_ids  # equal ids meet in one place, and write the same
+    sums = xp.zeros(rows.shape, dtype=rows.dtype)
+    _common_backend({"rows": rows}).scatter_add(sums, segment, rows[order])
+    return padded, sums
+
+
 def scatter_add_rows(target: Array, ids: Array, rows: Array) -> None:
     """Add ``rows[n]`` to ``target[ids[n]]`` in place; repeated ids add up.
 

@@ -111,11 +111,12 @@ def _spoiled(memory):
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
-    *("broadcast_to", "ascontiguousarray"),
+    *("broadcast_to", "ascontiguousarray", "argsort", "cumsum"),
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
     zeros=lambda *args, **kwargs: FakeArray(np.zeros(*args, **kwargs)),
+    full=lambda *args, **kwargs: FakeArray(np.full(*args, **kwargs)),
     empty=lambda *args, **kwargs: _spoiled(np.empty(*args, **kwargs)),
     asarray=lambda data: data if isinstance(data, FakeArray) else FakeArray(data),
 )

@@ -15,8 +15,8 @@ from small import (
 )
 from strategies import generator
 
-from midpg_np import backend, losses, ops
-from midpg_np.backend import get_xp, to_numpy
+from midpg_np import backend, kernels, losses, ops
+from midpg_np.backend import get_xp, segment_sum_padded, segment_sum_rows, to_numpy
 from midpg_np.batch import Batch
 from midpg_np.checks import dense_gradients, perturbed, perturbed_params
 from midpg_np.checks.catalogue import CASES, Sizes
@@ -25,6 +25,7 @@ from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.expansion import Expansion, RepeatShape
 from midpg_np.layers.mir import MutualInformation
 from midpg_np.layers.modulated_layer import modulated_bias, modulated_bias_backward
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.models.protocol import ModelOutput
 from midpg_np.training.evaluate import predict_logits
 from midpg_np.training.step import training_step
@@ -142,6 +143,28 @@ def test_embedding():
     codes = np.array([[0, 1], [2, 1], [0, 3], [0, 1]])  # with repeats, without row 1
     table, dE = generator(7).normal(size=(7, 2)), generator(8).normal(size=(4, 4))
     assert_same_on_both(both, table, codes, dE)
+
+
+def test_a_padded_gradient_has_the_distinct_rows_and_then_padding():
+    """On the device the number of distinct rows stays unknown; table and steps are the same."""
+    ids, rows = np.array([5, 2, 5, 0, 2, 5]), generator(8).normal(size=(6, 2))
+    want_ids, want = segment_sum_rows(ids, rows)
+    on_cpu = segment_sum_padded(ids, rows, 7)
+    assert_close({"ids": on_cpu[0], "sums": on_cpu[1]}, {"ids": want_ids, "sums": want})
+    padded, sums = segment_sum_padded(to_fake(ids), to_fake(rows), 7)
+    assert to_numpy(padded).tolist() == [0, 2, 5, 7, 7, 7]
+    assert_close({"sums": to_numpy(sums)[:3]}, {"sums": want})
+    assert not to_numpy(sums)[3:].any()
+    dense = RowGradient(want_ids, want, 7).dense()
+    assert dense.shape == (7, 2)
+    assert_close({"t": to_numpy(RowGradient(padded, sums, 7).dense())}, {"t": dense})
+    steps = [generator(9).normal(size=(7, 2)) ** 2 for _ in range(3)]
+    for step in (kernels.adam_table, kernels.adam_rows):
+        now = (0.9, 0.999, 1e-3, 1e-8, False)[: 5 if step is kernels.adam_table else 4]
+        one, other = ([x.copy() for x in steps] for _ in range(2))
+        step(*one, want_ids, want, *now)
+        step(*other, to_numpy(padded), to_numpy(sums), *now)
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("mode", ["block", "tile"])

@@ -8,7 +8,7 @@ from cuda_shim import ShimModule, compiler
 from fake_device import FakeArray, to_fake
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import EXACT, NAMES, Sizes, make_cases, outcome
+from kernel_cases import NAMES, Sizes, assert_agrees, make_cases, on_host, outcome
 from strategies import generator, seeds
 
 from midpg_np import backend, kernels
@@ -43,32 +43,6 @@ def on_shim(case, is_reversed=False):
     got = outcome(case, lambda x: to_fake(x), to_numpy)
     assert ShimModule.launches, "no kernel ran"
     return got
-
-
-def on_host(case):
-    return outcome(case, np.copy, np.asarray)
-
-
-def in_float64(case):
-    """The case with the same numbers in float64: a reference without the rounding of sums."""
-    function, args = case
-    is_real = [isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in args]
-    return function, [x.astype(float) if r else x for x, r in zip(args, is_real, strict=True)]
-
-
-def assert_agrees(got, case, name, dtype):
-    """Equal to the NumPy form: to the bit where the operations are fixed, else to rounding."""
-    want = on_host(case)
-    assert [(g.shape, g.dtype) for g in got] == [(w.shape, w.dtype) for w in want]
-    if name in EXACT:
-        for g, w in zip(got, want, strict=True):
-            np.testing.assert_array_equal(g, w)
-        return
-    if not name.startswith("adam"):  # Adam's limits for small moments are those of the dtype
-        want = on_host(in_float64(case))
-    tol = 3e-6 if dtype == np.float32 else 1e-13
-    for g, w in zip(got, want, strict=True):
-        np.testing.assert_allclose(g, w, rtol=0, atol=tol * max(1.0, abs(w).max(initial=0.0)))
 
 
 @needs_compiler

@@ -51,12 +51,13 @@ extern "C" __global__ void adam_step(
 }
 
 // One thread for each entry of the gradient (M, k); ids are distinct, so no two threads meet.
+// An id beyond the V rows of the table is padding.
 extern "C" __global__ void adam_rows(
-    REAL* p, REAL* m, REAL* v, const wide* ids, const REAL* rows, wide n, int k,
+    REAL* p, REAL* m, REAL* v, const wide* ids, const REAL* rows, wide V, wide n, int k,
     REAL decay1, REAL decay2, REAL rest1, REAL rest2, REAL a, REAL e
 ) {
     wide i = (wide)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
+    if (i >= n || ids[i / k] >= V) return;
     wide place = ids[i / k] * k + i % k;
     REAL m_i = m[place], v_i = v[place];
     accumulate(&m_i, &v_i, rows[i], decay1, decay2, rest1, rest2);
@@ -172,7 +173,7 @@ def _adam_rows_on_device(
 ) -> None:  # fmt: skip
     must_be_contiguous(p=p, m=m, v=v)
     ids, rows = launch.inputs(ids, rows)
-    sizes = np.int64(rows.size), np.int32(p.shape[1])
+    sizes = np.int64(p.shape[0]), np.int64(rows.size), np.int32(p.shape[1])
     args = p, m, v, ids, rows, *sizes, *_constants(launch, beta1, beta2, a, e)
     launch.each(ADAM, "adam_rows", rows.size, *args)
 
@@ -188,10 +189,11 @@ def adam_rows(
     ------
     p, m, v : (V, k)
     ids : (M,)
-        int64, distinct, in [0, V); trusted.
+        int64, distinct, in [0, V), perhaps with padding as in ``adam_table``.
     rows : (M, k)
         Their gradients.
     """
+    ids, rows = _without_padding(p, ids, rows)
     m_r = m[ids] * beta1 + (1.0 - beta1) * rows
     squared = rows * rows
     squared *= 1.0 - beta2
@@ -199,6 +201,11 @@ def adam_rows(
     p_r = p[ids]
     _move(p_r, m_r, v_r, a, e, squared)
     p[ids], m[ids], v[ids] = p_r, m_r, v_r
+
+
+def _without_padding(p: Array, ids: Array, rows: Array) -> tuple[Array, Array]:
+    in_table = ids < p.shape[0]
+    return ids[in_table], rows[in_table]
 
 
 def _adam_table_on_device(
@@ -230,8 +237,7 @@ def adam_table(
         length can be padded with them.
     rows : (M, k)
     """
-    in_table = ids < p.shape[0]
-    ids, rows = ids[in_table], rows[in_table]
+    ids, rows = _without_padding(p, ids, rows)
     m_r = m[ids] * beta1 + (1.0 - beta1) * rows
     squared = rows * rows
     squared *= 1.0 - beta2

@@ -15,7 +15,7 @@ class RowGradient(NamedTuple):
     Shapes
     ------
     ids : (M,)
-        Distinct rows, ascending.
+        Distinct rows, ascending; on a GPU perhaps padded (``segment_sum_padded``).
     rows : (M, ...)
     n_rows : int
         Number of rows of the whole array.
@@ -28,6 +28,7 @@ class RowGradient(NamedTuple):
     def dense(self) -> Array:
         """Return the gradient as a whole array."""
         xp = get_xp(ids=self.ids, rows=self.rows)
-        whole = xp.zeros((self.n_rows, *self.rows.shape[1:]), dtype=self.rows.dtype)
+        # One row more than there are takes the padding.
+        whole = xp.zeros((self.n_rows + 1, *self.rows.shape[1:]), dtype=self.rows.dtype)
         whole[self.ids] = self.rows
-        return whole
+        return whole[:-1]

@@ -1,0 +1,121 @@
+"""Kernels, batches sent ahead and a short training on a GPU; skipped, with the reason, without one.
+
+The kernels' sources also run on the CPU (``test_kernels``): what is left to see here is the device.
+"""
+
+import numpy as np
+import pytest
+from kernel_cases import NAMES, Sizes, assert_agrees, make_cases, outcome
+from small import WIDTHS, assert_close, named_model, partners, small_batch
+from strategies import generator
+
+from midpg_np.backend import DeviceError, check_device, segment_sum_padded, to_device, to_numpy
+from midpg_np.checks import perturbed_params
+from midpg_np.data.batches import Dataset, iterate_batches
+from midpg_np.kernels import launch
+from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.training.config import TrainConfig
+from midpg_np.training.loop import fit
+from midpg_np.training.prefetch import prepared_batches
+from midpg_np.training.step import training_step
+from midpg_np.tree import tree_to_device
+
+pytestmark = pytest.mark.gpu
+
+SIZES = {
+    "small, block": Sizes(n_samples=37),
+    "small, tile": Sizes(n_samples=300, mode="tile"),
+    "one sample": Sizes(1, 1, 1, 1, 1, n_samples=1),
+    "two chunks": Sizes(3, 2, 1, 2, 4, n_samples=launch.CHUNK + 3, mode="tile"),
+    "wide": Sizes(16, 8, 2, 8, 8, n_samples=512),
+    "a large batch": Sizes(4, 2, 1, 2, 4, n_samples=65_536),
+}
+
+
+@pytest.fixture(autouse=True)
+def _cuda():
+    try:
+        check_device("cuda")
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_a_kernel_agrees_with_its_numpy_form(name, dtype, sizes):
+    case = make_cases(generator(1), sizes, dtype)[name]
+    assert launch.fuses(*(to_device(x, "cuda") for x in case[1] if isinstance(x, np.ndarray)))
+    assert_agrees(outcome(case, lambda x: to_device(x, "cuda"), to_numpy), case, name, dtype)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kernel_gives_the_same_bits_again(name):
+    case = make_cases(generator(2), Sizes(n_samples=launch.CHUNK + 3), np.float32)[name]
+    first, second = (outcome(case, lambda x: to_device(x, "cuda"), to_numpy) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_distinct_rows_are_found_without_the_host():
+    rng = generator(3)
+    ids, rows = rng.integers(0, 50, 4096), rng.normal(size=(4096, 16))
+    want_ids, want = segment_sum_padded(ids, rows, 50)
+    got_ids, got = segment_sum_padded(to_device(ids, "cuda"), to_device(rows, "cuda"), 50)
+    n = len(want_ids)
+    np.testing.assert_array_equal(to_numpy(got_ids)[:n], want_ids)
+    assert (to_numpy(got_ids)[n:] == 50).all() and not to_numpy(got)[n:].any()
+    assert_close({"sums": to_numpy(got)[:n]}, {"sums": want})
+
+
+def small_dataset(n_rows):
+    batch = small_batch(generator(4), n_rows=n_rows)
+    return Dataset(*batch, WIDTHS["vocab_sizes"], 2, 4, tuple("abc"), tuple("wxyz"))
+
+
+def test_batches_sent_ahead_are_those_of_the_cpu():
+    """Forty batches, read at the end, when their memory has long been asked for again."""
+    dataset, model, seen = small_dataset(2000), named_model("midpg"), {}
+    for device in ("cpu", "cuda"):
+        order = iterate_batches(len(dataset), 50, generator(5))
+        items = prepared_batches(model, dataset, order, generator(6), "float32", device)
+        seen[device] = [[*item.batch, *item.draws.values()] for item in items]
+    for want, got in zip(seen["cpu"], seen["cuda"], strict=True):
+        for w, g in zip(want, got, strict=True):
+            assert g.dtype == w.dtype
+            np.testing.assert_array_equal(to_numpy(g), w)
+
+
+@pytest.mark.parametrize("table_mode", ["table", "rows"])
+def test_a_short_training_is_that_of_the_cpu(table_mode):
+    dataset, result = small_dataset(800), {}
+    for device in ("cpu", "cuda"):
+        config = TrainConfig(
+            epochs=2, batch_size=64, dtype="float64", device=device, table_mode=table_mode
+        )
+        result[device] = fit(named_model("midpg"), dataset, dataset, config)
+    for want, got in zip(result["cpu"].history, result["cuda"].history, strict=True):
+        assert got["train_loss"] == pytest.approx(want["train_loss"], rel=1e-8)
+        assert got["valid_logloss"] == pytest.approx(want["valid_logloss"], rel=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:cupyx.allow_synchronize")
+@pytest.mark.parametrize("name", ["midpg", "dpg", "dnn"])
+def test_a_step_waits_for_nothing(name, monkeypatch):
+    """Forward, loss and backward only give work to the device; CuPy raises where one waits."""
+    cupyx = pytest.importorskip("cupyx")
+    model, rng = named_model(name), generator(7)
+    n_rows = sum(WIDTHS["vocab_sizes"])
+    monkeypatch.setattr(  # docs/gpu.md: the number of distinct rows is read on the host otherwise
+        "midpg_np.layers.embedding.segment_sum_rows",
+        lambda ids, rows: segment_sum_padded(ids, rows, n_rows),
+        raising=False,
+    )
+    params = tree_to_device(perturbed_params(model, rng), "cuda")
+    batch = small_batch(rng, n_rows=64).to("cuda")
+    draws = {"partner": to_device(partners(rng, 64), "cuda")}
+    step = (model, CROSS_ENTROPIES["full"], params, batch, draws)
+    training_step(*step)  # compiles
+    with cupyx.allow_synchronize(False):
+        result = training_step(*step)
+    assert np.isfinite(float(result.losses["loss"]))
