@@ -52,6 +52,21 @@ def _weighting_cases(draw, s):
     }
 
 
+def _product_cases(draw, s):
+    """The whole modulated product, batch first, each way in one call."""
+
+    def there_and_back(form):
+        def call(H, W, Q, dA):
+            A, cache = getattr(kernels, f"{form}_product")(H, W, Q, s.mode)
+            return A, *getattr(kernels, f"{form}_product_backward")(dA, cache)
+
+        return call
+
+    B = s.n_samples
+    args = draw(B, s.d_m), draw(s.d_m, s.d_n), draw(B, s.d_r, s.d_c), draw(B, s.d_n)
+    return {f"{form}_product": (there_and_back(form), args) for form in ("row", "column")}
+
+
 def _loss_cases(draw, s):
     t_pos, t_neg, z = (3.0 * draw(s.n_samples) for _ in range(3))
     y, weight = (draw(s.n_samples) > 0).astype(z.dtype), abs(draw(s.n_samples)) / s.n_samples
@@ -73,7 +88,7 @@ def _adam_cases(draw, s, rng):
     a, e = (x.astype(p.dtype) for x in corrections(LR, BETA1, BETA2, EPS, "corrected", 600))
     now = BETA1, BETA2, float(a[300]), float(e[300])
     table = [draw(n_rows, k), draw(n_rows, k), draw(n_rows, k) ** 2]
-    ids = np.flatnonzero(rng.random(n_rows) < 0.4)
+    ids = np.flatnonzero((rng.random(n_rows) < 0.4) | (np.arange(n_rows) == 1))
     rows = draw(ids.size, k)
     padded = np.concatenate([ids, [n_rows, n_rows]])
     last = rng.integers(-1, 420, n_rows)
@@ -82,8 +97,11 @@ def _adam_cases(draw, s, rng):
     return {
         "adam_step": (kernels.adam_step, (p, g, m, v, *now, False)),
         "adam_step flushing": (kernels.adam_step, (p, g, m, v, *now, True)),
-        "adam_rows": (kernels.adam_rows, (*table, ids, rows, *now)),
-        "adam_rows padded": (kernels.adam_rows, (*table, padded, draw(ids.size + 2, k), *now)),
+        "adam_rows": (kernels.adam_rows, (*table, ids, rows, *now, False)),
+        "adam_rows padded": (
+            kernels.adam_rows,
+            (*table, padded, draw(ids.size + 2, k), *now, True),
+        ),
         "adam_table": (kernels.adam_table, (*table, ids, rows, *now, False)),
         "adam_table padded": (
             kernels.adam_table,
@@ -112,7 +130,7 @@ def make_cases(rng, sizes, dtype):
         return rng.normal(size=shape).astype(dtype)
 
     cases = _core_cases(draw, sizes) | _weighting_cases(draw, sizes) | _loss_cases(draw, sizes)
-    return cases | _adam_cases(draw, sizes, rng)
+    return cases | _product_cases(draw, sizes) | _adam_cases(draw, sizes, rng)
 
 
 NAMES = tuple(make_cases(np.random.default_rng(0), Sizes(), np.float64))

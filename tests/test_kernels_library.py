@@ -111,6 +111,21 @@ def test_column_grouped(sizes, seed, mode):
     )
 
 
+@pytest.mark.parametrize("form", ["row", "column"])
+@given(sizes=sizes(), seed=seeds, mode=MODES)
+def test_whole_products(form, sizes, seed, mode):
+    """The products that stand in for the grouped forms on a GPU, there and back."""
+    H, W, Q, dA = modulated(sizes, generator(seed))
+    results = []
+    for forward, backward in (
+        FORMS[form],
+        (getattr(kernels, f"{form}_product"), getattr(kernels, f"{form}_product_backward")),
+    ):
+        A, cache = forward(H, W, Q, mode)
+        results.append((A, *backward(dA, cache)))
+    close(*zip(results[1], results[0], strict=True))
+
+
 @given(sizes=sizes(), seed=seeds, mode=MODES)
 def test_scaled_weights(sizes, seed, mode):
     rng = generator(seed)
@@ -173,7 +188,7 @@ def test_adam(dtype, eps_mode):
         kernels.adam_step(p, g, m, v, *now, step % 64 == 0)
         kernels.adam_table(T, mT, vT, ids, rows, *now, step % 64 == 0)
         kernels.adam_replay(D, mD, vD, seen, np.repeat(ids, 2), *betas, *sizes, step - 1)
-        kernels.adam_rows(D, mD, vD, ids, rows, *now)
+        kernels.adam_rows(D, mD, vD, ids, rows, *now, False)
         seen[ids] = step
     assert (seen == 1).sum() >= 3 and (seen == -1).sum() >= 5
     kernels.adam_replay(D, mD, vD, seen, np.arange(n_rows), *betas, *sizes, N_STEPS)

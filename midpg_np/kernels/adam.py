@@ -54,7 +54,8 @@ extern "C" __global__ void adam_step(
 // An id beyond the V rows of the table is padding.
 extern "C" __global__ void adam_rows(
     REAL* p, REAL* m, REAL* v, const wide* ids, const REAL* rows, wide V, wide n, int k,
-    REAL decay1, REAL decay2, REAL rest1, REAL rest2, REAL a, REAL e
+    REAL decay1, REAL decay2, REAL rest1, REAL rest2, REAL a, REAL e,
+    int is_flush, REAL m_limit, REAL v_limit
 ) {
     wide i = (wide)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n || ids[i / k] >= V) return;
@@ -62,6 +63,7 @@ extern "C" __global__ void adam_rows(
     REAL m_i = m[place], v_i = v[place];
     accumulate(&m_i, &v_i, rows[i], decay1, decay2, rest1, rest2);
     move(p + place, m_i, v_i, a, e);
+    if (is_flush) flush(&m_i, &v_i, m_limit, v_limit);
     m[place] = m_i;
     v[place] = v_i;
 }
@@ -169,19 +171,19 @@ def adam_step(
 
 def _adam_rows_on_device(
     launch: Launcher, p: Array, m: Array, v: Array, ids: Array, rows: Array,
-    beta1: float, beta2: float, a: float, e: float,
+    beta1: float, beta2: float, a: float, e: float, is_flush: bool,
 ) -> None:  # fmt: skip
     must_be_contiguous(p=p, m=m, v=v)
     ids, rows = launch.inputs(ids, rows)
     sizes = np.int64(p.shape[0]), np.int64(rows.size), np.int32(p.shape[1])
     args = p, m, v, ids, rows, *sizes, *_constants(launch, beta1, beta2, a, e)
-    launch.each(ADAM, "adam_rows", rows.size, *args)
+    launch.each(ADAM, "adam_rows", rows.size, *args, *_flushing(launch, is_flush))
 
 
 @fused(_adam_rows_on_device)
 def adam_rows(
     p: Array, m: Array, v: Array, ids: Array, rows: Array,
-    beta1: float, beta2: float, a: float, e: float,
+    beta1: float, beta2: float, a: float, e: float, is_flush: bool,
 ) -> None:  # fmt: skip
     """One step on the rows ``ids`` of a table, in place; the other rows stay as they are.
 
@@ -200,6 +202,8 @@ def adam_rows(
     v_r = v[ids] * beta2 + squared
     p_r = p[ids]
     _move(p_r, m_r, v_r, a, e, squared)
+    if is_flush:
+        _flush(m_r, v_r)
     p[ids], m[ids], v[ids] = p_r, m_r, v_r
 
 
