@@ -97,14 +97,14 @@ for _name in (
     *("sum", "mean", "max", "min", "any", "all"),
 ):
     setattr(FakeArray, _name, _method(_name))
-for _name in ("T", "real", "shape", "ndim", "size", "dtype"):
+for _name in ("T", "real", "shape", "strides", "ndim", "size", "dtype"):
     setattr(FakeArray, _name, property(lambda self, name=_name: wrap(getattr(self._data, name))))
 
 # Functions that NumPy and CuPy share and that the package may use on a device.
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
-    *("isfinite", "sqrt", "minimum", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
-    "broadcast_to",
+    *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
+    *("ones_like", "broadcast_to", "asfortranarray"),
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
