@@ -33,6 +33,11 @@ def product(x: Array, W: Array, like: Array | None = None) -> Array:
     return (W.T @ x.T).T if is_batch_last(x if like is None else like) else x @ W
 
 
+def take_rows(x: Array, ids: Array) -> Array:
+    """Rows ``ids`` of a batch (B, d), stored as the batch is."""
+    return x.T[:, ids].T if is_batch_last(x) else x[ids]
+
+
 def add_to(y: Array, b: Array) -> Array:
     """y + b in the memory of y, a fresh array; elsewhere if b is wider (the complex step)."""
     if y.dtype != b.dtype:
@@ -136,6 +141,29 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Return ``dx``."""
     return dy * y * (1.0 - y)
+
+
+def scaled_sigmoid(x: Array, scale: float) -> tuple[Array, tuple[Array, float]]:
+    """y = scale / (1 + exp(-x)) in one array: (scale / 2) (1 + tanh(x / 2)).
+
+    Backward: dx = dy y (1 - y / scale).
+    """
+    half = 0.5 * scale
+    y = 0.5 * x
+    y = get_xp(x).tanh(y, out=y)
+    y *= half
+    y += half
+    return y, (y, scale)
+
+
+def scaled_sigmoid_backward(dy: Array, cache: tuple[Array, float]) -> Array:
+    """Return ``dx``."""
+    y, scale = cache
+    dx = y * (-1.0 / scale)
+    dx += 1.0
+    dx *= y
+    dx *= dy
+    return dx
 
 
 def softplus(x: Array) -> tuple[Array, Array]:
