@@ -14,6 +14,38 @@ from typing import Any, NamedTuple
 from midpg_np.backend import Array, get_xp
 
 
+def is_batch_last(x: Array) -> bool:
+    """Whether the rows of a batch (B, ..., d), not the features, lie side by side in memory.
+
+    Shapes are (B, d) everywhere; how a batch is *stored* is up to who makes it, and element-wise
+    operations and products keep it so (docs/decisions/0006-batch-last.md).
+    """
+    return bool(x.strides[0] < x.strides[-1])
+
+
+def batch_last(x: Array) -> Array:
+    """Return a batch (B, d) stored with its rows side by side: a copy unless it is already."""
+    return x if is_batch_last(x) else get_xp(x).asfortranarray(x)
+
+
+def product(x: Array, W: Array, like: Array | None = None) -> Array:
+    """x W, stored as ``like`` is (``like`` = x if None)."""
+    return (W.T @ x.T).T if is_batch_last(x if like is None else like) else x @ W
+
+
+def take_rows(x: Array, ids: Array) -> Array:
+    """Rows ``ids`` of a batch (B, d), stored as the batch is."""
+    return x.T[:, ids].T if is_batch_last(x) else x[ids]
+
+
+def add_to(y: Array, b: Array) -> Array:
+    """y + b in the memory of y, a fresh array; elsewhere if b is wider (the complex step)."""
+    if y.dtype != b.dtype:
+        return y + b
+    y += b
+    return y
+
+
 class AffineCache(NamedTuple):
     """Inputs of an affine map."""
 
@@ -34,12 +66,12 @@ def affine(x: Array, W: Array, b: Array) -> tuple[Array, AffineCache]:
     y : (B, O)
     """
     get_xp(x=x, W=W, b=b)
-    return x @ W + b, AffineCache(x, W)
+    return add_to(product(x, W), b), AffineCache(x, W)
 
 
 def affine_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array, Array]:
     """Return ``dx, dW, db``."""
-    return dy @ cache.W.T, cache.x.T @ dy, dy.sum(axis=0)
+    return product(dy, cache.W.T, like=cache.x), cache.x.T @ dy, dy.sum(axis=0)
 
 
 def identity(x: Array) -> tuple[Array, None]:
@@ -58,7 +90,9 @@ def relu(x: Array) -> tuple[Array, Array]:
     Backward: dx = dy where x > 0, else 0; the derivative at the corner x = 0 is 0.
     """
     is_positive = x.real > 0
-    return x * is_positive, is_positive
+    if x.dtype.kind == "c":
+        return x * is_positive, is_positive
+    return get_xp(x).maximum(x, 0), is_positive
 
 
 def relu_backward(dy: Array, is_positive: Array) -> Array:
@@ -98,13 +132,38 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
     Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
     analytic, so the complex step sees through it.
     """
-    y = 0.5 + 0.5 * get_xp(x).tanh(0.5 * x)
+    y = get_xp(x).tanh(0.5 * x)
+    y *= 0.5
+    y += 0.5
     return y, y
 
 
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Return ``dx``."""
     return dy * y * (1.0 - y)
+
+
+def scaled_sigmoid(x: Array, scale: float) -> tuple[Array, tuple[Array, float]]:
+    """y = scale / (1 + exp(-x)) in one array: (scale / 2) (1 + tanh(x / 2)).
+
+    Backward: dx = dy y (1 - y / scale).
+    """
+    half = 0.5 * scale
+    y = 0.5 * x
+    y = get_xp(x).tanh(y, out=y)
+    y *= half
+    y += half
+    return y, (y, scale)
+
+
+def scaled_sigmoid_backward(dy: Array, cache: tuple[Array, float]) -> Array:
+    """Return ``dx``."""
+    y, scale = cache
+    dx = y * (-1.0 / scale)
+    dx += 1.0
+    dx *= y
+    dx *= dy
+    return dx
 
 
 def softplus(x: Array) -> tuple[Array, Array]:

@@ -98,6 +98,7 @@ for _name in (
 ):
     setattr(FakeArray, _name, _method(_name))
 for _name in ("T", "real", "shape", "ndim", "size", "dtype", "flags"):
+for _name in ("T", "real", "shape", "strides", "ndim", "size", "dtype"):
     setattr(FakeArray, _name, property(lambda self, name=_name: wrap(getattr(self._data, name))))
 
 
@@ -112,6 +113,8 @@ _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
     *("broadcast_to", "ascontiguousarray", "argsort", "cumsum"),
+    *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
+    *("ones_like", "broadcast_to", "asfortranarray"),
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},

@@ -15,7 +15,7 @@ from systems import SYSTEMS
 import midpg_np
 from midpg_np import losses, ops
 from midpg_np.batch import Batch
-from midpg_np.layers.dwm import DynamicWeighting
+from midpg_np.layers.dwm import DynamicWeighting, factor_product
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.groups import group_rows
 from midpg_np.layers.mir import MutualInformation
@@ -118,8 +118,7 @@ def row_gradient():
 
 
 def regulariser():
-    layer, inputs = MutualInformation(3, 4), zeros(e=(7, 3), q=(7, 4))
-    inputs["partner"] = np.arange(7)
+    layer, inputs = MutualInformation(3, 4), zeros(e=(7, 3), e_neg=(7, 3), q=(7, 4))
     layer.forward(layer.init(generator(1)), **inputs)
     return inputs
 
@@ -157,8 +156,12 @@ EXAMPLES = {
     "layers.embedding.Embedding.forward": embedding,
     "layers.dwm.WeightingCache": lambda: weighting_cache("rc"),
     "layers.dwm.DynamicWeighting.forward": weighting,
+    "layers.dwm.factor_product": lambda: (
+        zeros(R=(7, 3, 2), C=(2, 4)) | {"P": factor_product(np.zeros((7, 3, 2)), np.zeros((2, 4)))}
+    ),
+    "layers.negatives.shuffle": lambda: zeros(e=(7, 3)) | {"partner": np.arange(7)},
     "layers.mir.MutualInformation.forward": regulariser,
-    "models.dpg.DPGCache": lambda: model_forward()[1]._asdict(),
+    "models.dpg.DPGCache": lambda: model_forward()[1].network._asdict(),
     "models.protocol.ModelOutput": lambda: model_forward()[0]._asdict(),
 }
 

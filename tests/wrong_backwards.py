@@ -19,7 +19,15 @@ from midpg_np.layers.expansion import Expansion
 from midpg_np.layers.mlp import MLP
 from midpg_np.layers.repeat import repeat_backward
 from midpg_np.losses import jensen_shannon_backward
-from midpg_np.ops import Activation, identity_backward, relu, sigmoid, sigmoid_backward, softmax
+from midpg_np.ops import (
+    Activation,
+    identity_backward,
+    relu,
+    scaled_sigmoid_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+)
 
 REPEAT_BACKWARD = "checks.catalogue.weighting.repeat_backward"
 GAIN = 1.5  # of the catalogue's generators
@@ -124,6 +132,10 @@ def times(factor, *names):
     return change
 
 
+def contexts_swapped(grads, dy, cache):
+    return grads | {"e": grads["e_neg"], "e_neg": grads["e"]}
+
+
 def mi_backward(factor):
     return lambda d_loss, c: tuple(
         factor(len(c.t_pos)) * d for d in jensen_shannon_backward(d_loss, c)
@@ -219,13 +231,13 @@ LAYERS = {
     ),
     "dwm: Q (1 - Q) whatever the gain": inside(
         "dwm r sigmoid on product",
-        "layers.dwm.sigmoid_backward",
-        lambda dQ, y: dQ * y * (1.0 - GAIN * y),
+        "layers.dwm.scaled_sigmoid_backward",
+        lambda dQ, c: sigmoid_backward(dQ, c[0]),
     ),
     "dwm: gain forgotten": inside(
         "dwm non sigmoid on product",
-        "layers.dwm.sigmoid_backward",
-        lambda dQ, y: sigmoid_backward(dQ, y) / GAIN,
+        "layers.dwm.scaled_sigmoid_backward",
+        lambda dQ, c: scaled_sigmoid_backward(dQ, c) / GAIN,
     ),
     "dwm: sigmoid of the factors forgotten": inside(
         "dwm c sigmoid on factors", "layers.dwm.sigmoid_backward", lambda dy, y: dy
@@ -249,14 +261,14 @@ LAYERS = {
     "dwm: shared factor forgotten": parameter(
         "dwm c sigmoid on product", "R_share", lambda dR, dy: 0.0 * dR
     ),
-    "mir: shuffled context stays in its row": inside(
-        "mir mlp textbook", "layers.mir.scatter_add_rows", rows_in_place
+    "shuffle: context stays in its row": inside(
+        "shuffle", "layers.negatives.scatter_add_rows", rows_in_place
     ),
-    "mir: shuffled context gathered": inside(
-        "mir mlp grouped", "layers.discriminator.scatter_add_rows", rows_gathered
+    "shuffle: context gathered": inside(
+        "shuffle", "layers.negatives.scatter_add_rows", rows_gathered
     ),
-    "mir: shuffled context overwrites": inside(
-        "mir bilinear grouped", "layers.discriminator.scatter_add_rows", rows_overwrite
+    "shuffle: context overwrites": inside(
+        "shuffle", "layers.negatives.scatter_add_rows", rows_overwrite
     ),
     "mir: mean over 2B": inside(
         "mir mlp grouped", "layers.mir.jensen_shannon_backward", mi_backward(lambda B: 0.5)
@@ -266,6 +278,8 @@ LAYERS = {
     ),
     "mir: generator's sign flipped as in a GAN": result("mir mlp grouped", times(-1.0, "q")),
     "mir: core detached": result("mir bilinear textbook", times(0.0, "q")),
+    "mir: shuffled context detached": result("mir mlp grouped", times(0.0, "e_neg")),
+    "mir: contexts swapped": result("mir bilinear grouped", contexts_swapped),
     "mir: context detached": result("mir mlp textbook", times(0.0, "e")),
     "mir: discriminator learns from matching pairs only": inside(
         "mir mlp textbook", "layers.mir.tree_add", lambda positive, negative: positive

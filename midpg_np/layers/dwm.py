@@ -24,10 +24,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array
+from midpg_np.backend import Array, get_xp
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
-from midpg_np.ops import concat, sigmoid, sigmoid_backward
+from midpg_np.ops import (
+    concat,
+    scaled_sigmoid,
+    scaled_sigmoid_backward,
+    sigmoid,
+    sigmoid_backward,
+)
 from midpg_np.ops import split as split_columns
 from midpg_np.tree import Tree
 
@@ -168,7 +174,7 @@ class DynamicWeighting:
         generated, _ = concat(list(outputs.values()))
         if self.variant == "non":
             P = outputs["core_generator"].reshape(-1, self.d_r, self.d_c)
-            Q = self.gain * sigmoid(P)[0]
+            Q, _ = scaled_sigmoid(P, self.gain)
             return Q, WeightingCache(caches, None, None, P, Q, generated)
         if "row_generator" in outputs:
             R = outputs["row_generator"].reshape(-1, self.d_r, self.d_k)
@@ -179,11 +185,11 @@ class DynamicWeighting:
         else:
             C = params["C_share"]
         if self.sigmoid_on == "factors":
-            P = sigmoid(R)[0] @ sigmoid(C)[0]
+            P = factor_product(sigmoid(R)[0], sigmoid(C)[0])
             Q = self.gain * P
         else:
-            P = R @ C
-            Q = self.gain * sigmoid(P)[0]
+            P = factor_product(R, C)
+            Q, _ = scaled_sigmoid(P, self.gain)
         return Q, WeightingCache(caches, R, C, P, Q, generated)
 
     def backward(
@@ -222,7 +228,7 @@ class DynamicWeighting:
         """Return the adjoint of each generator's output and the gradient of the shared factor."""
         n_rows = dQ.shape[0]
         if self.variant == "non":
-            dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
+            dP = scaled_sigmoid_backward(dQ, (cache.Q, self.gain))
             return {"core_generator": dP.reshape(n_rows, -1)}, {}
         dR, dC = self._product_adjoints(dQ, cache)
         d_outputs: dict[str, Array] = {}
@@ -230,22 +236,45 @@ class DynamicWeighting:
         if "row_generator" in self.generators:
             d_outputs["row_generator"] = dR.reshape(n_rows, -1)
         else:
-            g_shared["R_share"] = dR.sum(axis=0)
+            g_shared["R_share"] = dR
         if "column_generator" in self.generators:
             d_outputs["column_generator"] = dC.reshape(n_rows, -1)
         else:
-            g_shared["C_share"] = dC.sum(axis=0)
+            g_shared["C_share"] = dC
         return d_outputs, g_shared
 
     def _product_adjoints(self, dQ: Array, cache: WeightingCache) -> tuple[Array, Array]:
-        """Return dR = dP C^T and dC = R^T dP per sample, through the sigmoid where it sits."""
+        """Return dR and dC, through the sigmoid where it sits; a shared one is summed over rows."""
         assert cache.R is not None and cache.C is not None  # every variant but "non" has both
-        R, C = cache.R, cache.C
         if self.sigmoid_on == "factors":
-            dP = dQ * self.gain
-            R, C = sigmoid(R)[0], sigmoid(C)[0]
-            dR = sigmoid_backward(dP @ C.swapaxes(-1, -2), R)
-            dC = sigmoid_backward(R.swapaxes(-1, -2) @ dP, C)
-            return dR, dC
-        dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
-        return dP @ C.swapaxes(-1, -2), R.swapaxes(-1, -2) @ dP
+            R, C = sigmoid(cache.R)[0], sigmoid(cache.C)[0]
+            dR, dC = factor_product_backward(dQ * self.gain, R, C)
+            return sigmoid_backward(dR, R), sigmoid_backward(dC, C)
+        dP = scaled_sigmoid_backward(dQ, (cache.Q, self.gain))
+        return factor_product_backward(dP, cache.R, cache.C)
+
+
+def factor_product(R: Array, C: Array) -> Array:
+    """P_b = R_b C_b per sample; a factor without batch axis serves all of them.
+
+    One ``einsum`` over the whole batch: a product of many tiny matrices would call BLAS per sample.
+
+    Shapes
+    ------
+    R : (B, d_r, d_k) or (d_r, d_k)
+    C : (B, d_k, d_c) or (d_k, d_c)
+    P : (B, d_r, d_c)
+    """
+    r, c = _subscripts(R, C)
+    return get_xp(R=R, C=C).einsum(f"{r},{c}->brc", R, C)
+
+
+def factor_product_backward(dP: Array, R: Array, C: Array) -> tuple[Array, Array]:
+    """Return dR = dP C^T and dC = R^T dP; that of a shared factor is the sum over the samples."""
+    xp = get_xp(dP=dP, R=R, C=C)
+    r, c = _subscripts(R, C)
+    return xp.einsum(f"brc,{c}->{r}", dP, C), xp.einsum(f"{r},brc->{c}", R, dP)
+
+
+def _subscripts(R: Array, C: Array) -> tuple[str, str]:
+    return ("brk" if R.ndim == 3 else "rk"), ("bkc" if C.ndim == 3 else "kc")

@@ -18,6 +18,7 @@ from midpg_np.models import ModelOutput, model_name
 from midpg_np.models.dnn import DNNCache
 from midpg_np.models.dpg import DPGCache
 from midpg_np.models.midpg import MIDPGCache
+from midpg_np.models.protocol import ModelCache
 from midpg_np.training.step import walk_cache
 from midpg_np.tree import Tree, tree_flatten, tree_map
 
@@ -80,6 +81,8 @@ def cached_intermediates(cache: Any) -> dict[str, np.ndarray]:
 
     Other models' caches are compared value by value, see ``strangers``.
     """
+    if isinstance(cache, ModelCache):
+        cache = cache.network
     if not isinstance(cache, (DNNCache, DPGCache, MIDPGCache)):
         return {}
     if isinstance(cache, DNNCache):
