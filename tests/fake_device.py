@@ -97,8 +97,7 @@ for _name in (
     *("sum", "mean", "max", "min", "any", "all"),
 ):
     setattr(FakeArray, _name, _method(_name))
-for _name in ("T", "real", "shape", "ndim", "size", "dtype", "flags"):
-for _name in ("T", "real", "shape", "strides", "ndim", "size", "dtype"):
+for _name in ("T", "real", "shape", "strides", "ndim", "size", "dtype", "flags"):
     setattr(FakeArray, _name, property(lambda self, name=_name: wrap(getattr(self._data, name))))
 
 
@@ -111,10 +110,8 @@ def _spoiled(memory):
 # Functions that NumPy and CuPy share and that the package may use on a device.
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
-    *("isfinite", "sqrt", "minimum", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
-    *("broadcast_to", "ascontiguousarray", "argsort", "cumsum"),
     *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
-    *("ones_like", "broadcast_to", "asfortranarray"),
+    *("ones_like", "broadcast_to", "asfortranarray", "ascontiguousarray", "argsort", "cumsum"),
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
