@@ -80,7 +80,8 @@ def _operator(name):
     def call(self, other):
         if not isinstance(other, (FakeArray, *SCALARS)):
             raise TypeError(f"Unsupported type {type(other)}: a host array met a device array.")
-        return wrap(getattr(np.ndarray, name)(self._data, np.asarray(unwrap(other))[()]))
+        # A number of Python's stays one: it does not widen float32, here as on a GPU.
+        return wrap(getattr(np.ndarray, name)(self._data, unwrap(other)))
 
     return call
 

@@ -233,6 +233,12 @@ def test_a_forgotten_namespace_shows(monkeypatch):
         case.forward(to_fake(case.inputs), None)
 
 
+def test_numbers_do_not_widen_float32_on_the_device():
+    x = to_fake(np.ones(3, np.float32))
+    for y in (x * 2.0, 2.0 * x, 1.0 - x, x / 3.0, x + 1, -0.5 * x.sum()):
+        assert y.dtype == np.float32
+
+
 def test_softmax_on_the_device_keeps_float32():
     x = to_fake(np.ones((2, 3), np.float32))
     assert ops.softmax(x)[0].dtype == np.float32
