@@ -36,7 +36,7 @@ from midpg_np.ops import (
 )
 from midpg_np.ops import split as split_columns
 from midpg_np.tree import Tree
-from midpg_np.workspace import Workspace, empty_batch, empty_like_batch
+from midpg_np.workspace import Workspace, common_dtype, empty_batch, empty_like_batch
 
 VARIANTS = ("non", "rc", "r", "c")
 GENERATORS = {
