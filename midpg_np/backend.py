@@ -149,6 +149,15 @@ def to_numpy(array: Array) -> np.ndarray:
     return _backend_of(array, "array").to_numpy(array)
 
 
+def is_batch_last(x: Array) -> bool:
+    """Whether the rows of a batch (B, ..., d), not the features, lie side by side in memory.
+
+    Shapes are (B, d) everywhere; how a batch is *stored* is up to who makes it, and element-wise
+    operations and products keep it so (docs/decisions/0006-batch-last.md).
+    """
+    return bool(x.strides[0] < x.strides[-1])
+
+
 def segment_sum_rows(ids: Array, rows: Array) -> tuple[Array, Array]:
     """Sum the rows that share an id.
 

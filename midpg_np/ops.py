@@ -11,16 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from midpg_np.backend import Array, get_xp
-
-
-def is_batch_last(x: Array) -> bool:
-    """Whether the rows of a batch (B, ..., d), not the features, lie side by side in memory.
-
-    Shapes are (B, d) everywhere; how a batch is *stored* is up to who makes it, and element-wise
-    operations and products keep it so (docs/decisions/0006-batch-last.md).
-    """
-    return bool(x.strides[0] < x.strides[-1])
+from midpg_np.backend import Array, get_xp, is_batch_last
 
 
 def batch_last(x: Array) -> Array:
@@ -143,23 +134,27 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     return dy * y * (1.0 - y)
 
 
-def scaled_sigmoid(x: Array, scale: float) -> tuple[Array, tuple[Array, float]]:
-    """y = scale / (1 + exp(-x)) in one array: (scale / 2) (1 + tanh(x / 2)).
+def scaled_sigmoid(
+    x: Array, scale: float, out: Array | None = None
+) -> tuple[Array, tuple[Array, float]]:
+    """y = scale / (1 + exp(-x)), computed in one array as (scale / 2) (1 + tanh(x / 2)).
 
-    Backward: dx = dy y (1 - y / scale).
+    Backward: dx = dy y (1 - y / scale).  ``out`` may be x itself.
     """
-    half = 0.5 * scale
-    y = 0.5 * x
-    y = get_xp(x).tanh(y, out=y)
-    y *= half
-    y += half
+    xp = get_xp(x)
+    y = xp.multiply(x, 0.5, out=out)
+    xp.tanh(y, out=y)
+    y *= 0.5 * scale
+    y += 0.5 * scale
     return y, (y, scale)
 
 
-def scaled_sigmoid_backward(dy: Array, cache: tuple[Array, float]) -> Array:
-    """Return ``dx``."""
+def scaled_sigmoid_backward(
+    dy: Array, cache: tuple[Array, float], out: Array | None = None
+) -> Array:
+    """Return ``dx``; ``out`` must be neither dy nor y."""
     y, scale = cache
-    dx = y * (-1.0 / scale)
+    dx = get_xp(dy=dy, y=y).multiply(y, -1.0 / scale, out=out)
     dx += 1.0
     dx *= y
     dx *= dy

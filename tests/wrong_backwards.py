@@ -101,12 +101,12 @@ def core_adjoint(x, dy, mode, with_W=True):
     return repeat_backward(dV * x["W"] if with_W else dV, *x["Q"].shape[1:], mode)
 
 
-def factors_reshaped(self, dQ, cache):
+def factors_reshaped(self, dQ, cache, workspace):
     dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
     return dP @ reshaped(cache.C), reshaped(cache.R) @ dP
 
 
-def factors_before_sigmoid(self, dQ, cache):
+def factors_before_sigmoid(self, dQ, cache, workspace):
     dP, R, C = dQ * self.gain, cache.R, cache.C
     dR = sigmoid_backward(dP @ C.swapaxes(-1, -2), sigmoid(R)[0])
     return dR, sigmoid_backward(R.swapaxes(-1, -2) @ dP, sigmoid(C)[0])
@@ -232,12 +232,12 @@ LAYERS = {
     "dwm: Q (1 - Q) whatever the gain": inside(
         "dwm r sigmoid on product",
         "layers.dwm.scaled_sigmoid_backward",
-        lambda dQ, c: sigmoid_backward(dQ, c[0]),
+        lambda dQ, c, out: sigmoid_backward(dQ, c[0]),
     ),
     "dwm: gain forgotten": inside(
         "dwm non sigmoid on product",
         "layers.dwm.scaled_sigmoid_backward",
-        lambda dQ, c: scaled_sigmoid_backward(dQ, c) / GAIN,
+        lambda dQ, c, out: scaled_sigmoid_backward(dQ, c) / GAIN,
     ),
     "dwm: sigmoid of the factors forgotten": inside(
         "dwm c sigmoid on factors", "layers.dwm.sigmoid_backward", lambda dy, y: dy

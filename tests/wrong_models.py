@@ -54,22 +54,24 @@ class ShuffledPairsForgotten(MIDPG):
 class MatchingPairsForgotten(MIDPG):
     """Matching pairs read E_aw."""
 
-    def _network_backward(self, dz, cache, d_cores, dE_aw):
-        return super()._network_backward(dz, cache, d_cores, None)
+    def _network_backward(self, dz, cache, d_cores, dE_aw, workspace):
+        return super()._network_backward(dz, cache, d_cores, None, workspace)
 
 
 class CoresDetached(MIDPG):
     """The value of the regulariser is right, but only its discriminators learn."""
 
-    def _network_backward(self, dz, cache, d_cores, dE_aw):
-        return super()._network_backward(dz, cache, {}, dE_aw)
+    def _network_backward(self, dz, cache, d_cores, dE_aw, workspace):
+        return super()._network_backward(dz, cache, {}, dE_aw, workspace)
 
 
 class FirstLayerOnly(MIDPG):
     """Every layer has a regulariser of its own."""
 
-    def _network_backward(self, dz, cache, d_cores, dE_aw):
-        return super()._network_backward(dz, cache, {"layer_1": d_cores["layer_1"]}, dE_aw)
+    def _network_backward(self, dz, cache, d_cores, dE_aw, workspace):
+        return super()._network_backward(
+            dz, cache, {"layer_1": d_cores["layer_1"]}, dE_aw, workspace
+        )
 
 
 class SummedOverLayers(MIDPG):

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache
-from midpg_np.ops import ACTIVATIONS, add_to, concat, concat_backward, is_batch_last, product
+from midpg_np.ops import ACTIVATIONS, add_to, concat, concat_backward, product
 from midpg_np.tree import Tree
 
 # (d_e, d_q, gradients of the parameters)

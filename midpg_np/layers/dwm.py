@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
 from midpg_np.ops import (
@@ -36,6 +36,7 @@ from midpg_np.ops import (
 )
 from midpg_np.ops import split as split_columns
 from midpg_np.tree import Tree
+from midpg_np.workspace import Workspace, common_dtype, empty_batch, empty_like_batch
 
 VARIANTS = ("non", "rc", "r", "c")
 GENERATORS = {
@@ -53,7 +54,6 @@ class WeightingCache(NamedTuple):
     ------
     R : (B, d_r, d_k) or (d_r, d_k)
     C : (B, d_k, d_c) or (d_k, d_c)
-    P : (B, d_r, d_c)
     Q : (B, d_r, d_c)
     generated : (B, dim_generated)
         The generated factors, flattened: what ``disc_input="factors"`` shows the discriminator.
@@ -62,7 +62,6 @@ class WeightingCache(NamedTuple):
     generators: dict[str, MLPCache]
     R: Array | None
     C: Array | None
-    P: Array
     Q: Array
     generated: Array
 
@@ -160,7 +159,9 @@ class DynamicWeighting:
             return glorot_uniform(rng, dim_in, dim_out)
         return rng.normal(0.0, self.d_k**-0.5, size=(dim_in, dim_out))
 
-    def forward(self, params: Tree, U: Array) -> tuple[Array, WeightingCache]:
+    def forward(
+        self, params: Tree, U: Array, workspace: Workspace | None = None
+    ) -> tuple[Array, WeightingCache]:
         """Return the core.
 
         Shapes
@@ -175,7 +176,7 @@ class DynamicWeighting:
         if self.variant == "non":
             P = outputs["core_generator"].reshape(-1, self.d_r, self.d_c)
             Q, _ = scaled_sigmoid(P, self.gain)
-            return Q, WeightingCache(caches, None, None, P, Q, generated)
+            return Q, WeightingCache(caches, None, None, Q, generated)
         if "row_generator" in outputs:
             R = outputs["row_generator"].reshape(-1, self.d_r, self.d_k)
         else:
@@ -185,15 +186,19 @@ class DynamicWeighting:
         else:
             C = params["C_share"]
         if self.sigmoid_on == "factors":
-            P = factor_product(sigmoid(R)[0], sigmoid(C)[0])
-            Q = self.gain * P
+            Q = factor_product(sigmoid(R)[0], sigmoid(C)[0], workspace)
+            Q *= self.gain
         else:
-            P = factor_product(R, C)
-            Q, _ = scaled_sigmoid(P, self.gain)
-        return Q, WeightingCache(caches, R, C, P, Q, generated)
+            P = factor_product(R, C, workspace)
+            Q, _ = scaled_sigmoid(P, self.gain, out=P)
+        return Q, WeightingCache(caches, R, C, Q, generated)
 
     def backward(
-        self, dQ: Array, cache: WeightingCache, d_generated: Array | None = None
+        self,
+        dQ: Array,
+        cache: WeightingCache,
+        d_generated: Array | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[Array, Tree]:
         """Return ``dU`` and the gradients (equations.md 3.4).
 
@@ -204,7 +209,7 @@ class DynamicWeighting:
         d_generated : (B, dim_generated), optional
             Adjoint of ``cache.generated`` from a discriminator that reads the factors.
         """
-        d_outputs, g_shared = self._factor_adjoints(dQ, cache)
+        d_outputs, g_shared = self._factor_adjoints(dQ, cache, workspace)
         if d_generated is not None:
             parts, _ = split_columns(d_generated, list(self.generated_widths.values()))
             for name, part in zip(self.generators, parts, strict=True):
@@ -224,13 +229,15 @@ class DynamicWeighting:
             for path, A in mlp.kinks(cache.generators[name]).items()
         }
 
-    def _factor_adjoints(self, dQ: Array, cache: WeightingCache) -> tuple[dict[str, Array], Tree]:
+    def _factor_adjoints(
+        self, dQ: Array, cache: WeightingCache, workspace: Workspace | None
+    ) -> tuple[dict[str, Array], Tree]:
         """Return the adjoint of each generator's output and the gradient of the shared factor."""
         n_rows = dQ.shape[0]
         if self.variant == "non":
-            dP = scaled_sigmoid_backward(dQ, (cache.Q, self.gain))
+            dP = self._through_sigmoid(dQ, cache.Q, workspace)
             return {"core_generator": dP.reshape(n_rows, -1)}, {}
-        dR, dC = self._product_adjoints(dQ, cache)
+        dR, dC = self._product_adjoints(dQ, cache, workspace)
         d_outputs: dict[str, Array] = {}
         g_shared: Tree = {}
         if "row_generator" in self.generators:
@@ -243,18 +250,24 @@ class DynamicWeighting:
             g_shared["C_share"] = dC
         return d_outputs, g_shared
 
-    def _product_adjoints(self, dQ: Array, cache: WeightingCache) -> tuple[Array, Array]:
+    def _product_adjoints(
+        self, dQ: Array, cache: WeightingCache, workspace: Workspace | None
+    ) -> tuple[Array, Array]:
         """Return dR and dC, through the sigmoid where it sits; a shared one is summed over rows."""
         assert cache.R is not None and cache.C is not None  # every variant but "non" has both
         if self.sigmoid_on == "factors":
             R, C = sigmoid(cache.R)[0], sigmoid(cache.C)[0]
             dR, dC = factor_product_backward(dQ * self.gain, R, C)
             return sigmoid_backward(dR, R), sigmoid_backward(dC, C)
-        dP = scaled_sigmoid_backward(dQ, (cache.Q, self.gain))
+        dP = self._through_sigmoid(dQ, cache.Q, workspace)
         return factor_product_backward(dP, cache.R, cache.C)
 
+    def _through_sigmoid(self, dQ: Array, Q: Array, workspace: Workspace | None) -> Array:
+        dP = empty_like_batch(Q, workspace)
+        return scaled_sigmoid_backward(dQ, (Q, self.gain), out=dP)
 
-def factor_product(R: Array, C: Array) -> Array:
+
+def factor_product(R: Array, C: Array, workspace: Workspace | None = None) -> Array:
     """P_b = R_b C_b per sample; a factor without batch axis serves all of them.
 
     One ``einsum`` over the whole batch: a product of many tiny matrices would call BLAS per sample.
@@ -264,9 +277,14 @@ def factor_product(R: Array, C: Array) -> Array:
     R : (B, d_r, d_k) or (d_r, d_k)
     C : (B, d_k, d_c) or (d_k, d_c)
     P : (B, d_r, d_c)
+        Stored (d_r, d_c, B) if the factors store their batch last.
     """
+    xp = get_xp(R=R, C=C)
     r, c = _subscripts(R, C)
-    return get_xp(R=R, C=C).einsum(f"{r},{c}->brc", R, C)
+    generated = R if R.ndim == 3 else C
+    shape = (generated.shape[0], R.shape[-2], C.shape[-1])
+    P = empty_batch(xp, shape, common_dtype(R, C), is_batch_last(generated), workspace)
+    return xp.einsum(f"{r},{c}->brc", R, C, out=P)
 
 
 def factor_product_backward(dP: Array, R: Array, C: Array) -> tuple[Array, Array]:

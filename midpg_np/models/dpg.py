@@ -33,6 +33,7 @@ from midpg_np.ops import (
     concat_backward,
 )
 from midpg_np.tree import Tree, tree_add, tree_size
+from midpg_np.workspace import Workspace
 
 
 class EmbedCache(NamedTuple):
@@ -268,6 +269,7 @@ class DPG:
         params: Tree,
         inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, Any]:
         """Return the logits (B,) and the cache, from what ``embed`` returns."""
         X = batch_last(inputs[0])
@@ -277,7 +279,7 @@ class DPG:
         H = X
         for name, layer in self.layers.items():
             U = self._dwm_input(name, E_aw, H, sg)
-            A, layers[name] = layer.forward(params[name], H, U)
+            A, layers[name] = layer.forward(params[name], H, U, workspace)
             H, activations[name] = self._activation(name).forward(A)
         z, c_head = H, None
         if not self.modulate_output:
@@ -286,9 +288,11 @@ class DPG:
             X, E_aw, layers, activations, H, c_head, sg.detached
         )
 
-    def network_backward(self, d_output: ModelOutput, cache: Any) -> tuple[tuple[Array, ...], Tree]:
+    def network_backward(
+        self, d_output: ModelOutput, cache: Any, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
         """Return the adjoints of the inputs and the gradients of all but the tables."""
-        dX, grads = self._network_backward(d_output.logit, cache, {}, None)
+        dX, grads = self._network_backward(d_output.logit, cache, {}, None, workspace)
         return (dX,), grads
 
     def _network_backward(
@@ -297,6 +301,7 @@ class DPG:
         cache: DPGCache,
         d_cores: Mapping[str, CoreAdjoint],
         dE_aw: Array | None,
+        workspace: Workspace | None,
     ) -> tuple[Array, Tree]:
         """Backward pass, given what a regulariser sends to the cores and to E_aw.
 
@@ -311,9 +316,9 @@ class DPG:
         for name in reversed(self.layers):
             layer, c = self.layers[name], cache.layers[name]
             dA = self._activation(name).backward(dH, cache.activations[name])
-            dH, dQ, grads[name] = layer.backward(dA, c)
+            dH, dQ, grads[name] = layer.backward(dA, c, workspace)
             dU, grads[name]["weighting"] = _weighting_backward(
-                layer.weighting, dQ, c.weighting, d_cores.get(name)
+                layer.weighting, dQ, c.weighting, d_cores.get(name), workspace
             )
             dE_part, dH = self._dwm_input_backward(name, dU, dH)
             dE_aw = dE_part if dE_aw is None else dE_aw + dE_part
@@ -370,14 +375,20 @@ class DPG:
 
 
 def _weighting_backward(
-    weighting: DynamicWeighting, dQ: Array, cache: WeightingCache, extra: CoreAdjoint | None
+    weighting: DynamicWeighting,
+    dQ: Array,
+    cache: WeightingCache,
+    extra: CoreAdjoint | None,
+    workspace: Workspace | None,
 ) -> tuple[Array, Tree]:
     """Adjoint of a core with up to two readers: the modulated product and the regulariser."""
     if extra is None:
-        return weighting.backward(dQ, cache)
-    dQ_extra = dQ * 0.0 if extra.d_core is None else extra.d_core
+        return weighting.backward(dQ, cache, None, workspace)
     if extra.to_input:
-        return weighting.backward(dQ + dQ_extra, cache, extra.d_generated)
-    dU, grads = weighting.backward(dQ, cache)
-    _, g_extra = weighting.backward(dQ_extra, cache, extra.d_generated)
+        if extra.d_core is not None:
+            dQ += extra.d_core  # a product made it for us
+        return weighting.backward(dQ, cache, extra.d_generated, workspace)
+    dU, grads = weighting.backward(dQ, cache, None, workspace)
+    dQ_extra = dQ * 0.0 if extra.d_core is None else extra.d_core
+    _, g_extra = weighting.backward(dQ_extra, cache, extra.d_generated, workspace)
     return dU, tree_add(grads, g_extra)

@@ -19,6 +19,7 @@ from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import concat, split
 from midpg_np.tree import Tree, tree_size
+from midpg_np.workspace import Workspace
 
 
 class MIDPGCache(NamedTuple):
@@ -151,10 +152,11 @@ class MIDPG(DPG):
         params: Tree,
         inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, MIDPGCache]:
         """Return the logits (B,), in training also the auxiliary term "mi", and the cache."""
         X, *E_neg = inputs
-        output, c_dpg = super().network(params, (X,), frozen)
+        output, c_dpg = super().network(params, (X,), frozen, workspace)
         if not E_neg:
             return output, MIDPGCache(c_dpg, {}, c_dpg.detached)
         sg = StopGradient(frozen, c_dpg.detached)
@@ -172,7 +174,7 @@ class MIDPG(DPG):
         return output._replace(auxiliary={"mi": total}), MIDPGCache(c_dpg, caches, sg.detached)
 
     def network_backward(
-        self, d_output: ModelOutput, cache: MIDPGCache
+        self, d_output: ModelOutput, cache: MIDPGCache, workspace: Workspace | None = None
     ) -> tuple[tuple[Array, ...], Tree]:
         """Return the adjoints of the inputs and the gradients of all but the tables."""
         dE_aw, dE_neg = None, None
@@ -189,7 +191,7 @@ class MIDPG(DPG):
                 d_cores |= self._core_adjoints(group, d_q)
         if self._context_is_detached and dE_neg is not None:
             dE_aw, dE_neg = None, dE_neg * 0.0
-        dX, grads = self._network_backward(d_output.logit, cache.dpg, d_cores, dE_aw)
+        dX, grads = self._network_backward(d_output.logit, cache.dpg, d_cores, dE_aw, workspace)
         d_inputs = (dX,) if dE_neg is None else (dX, dE_neg)
         return d_inputs, grads | {"discriminators": g_discriminators}
 

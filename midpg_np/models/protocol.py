@@ -85,8 +85,8 @@ class Model(Protocol):
     A model whose rows do not meet behind the embeddings may offer its passes in two halves, so that
     ``training.tiles`` can send a batch through the second half tile by tile:
     ``embed(params, batch, draws) -> (inputs, cache)``, a tuple of arrays with a row per sample;
-    ``network(params, inputs, frozen) -> (output, cache)``, whose auxiliary terms are means over the
-    rows; ``network_backward(d_output, cache) -> (d_inputs, grads)``; and
+    ``network(params, inputs, frozen, workspace) -> (output, cache)``, whose auxiliary terms are
+    means over the rows; ``network_backward(d_output, cache, workspace) -> (d_inputs, grads)``; and
     ``embed_backward(d_inputs, cache) -> grads``.
     """
 

@@ -95,7 +95,7 @@ def cached_intermediates(cache: Any) -> dict[str, np.ndarray]:
     found |= {"X": cache.X, "E_aw": cache.E_aw, "H": cache.H}
     for name, c in cache.layers.items():
         found |= {f"{name}.U": c.U, f"{name}.A": c.A}
-        for key in ("R", "C", "P", "Q", "generated"):
+        for key in ("R", "C", "Q", "generated"):
             if getattr(c.weighting, key) is not None:
                 found[f"{name}.{key}"] = getattr(c.weighting, key)
         if hasattr(c.product, "S"):  # textbook; it keeps S with inputs before outputs
