@@ -120,7 +120,6 @@ fake_xp = SimpleNamespace(
     zeros=lambda *args, **kwargs: FakeArray(np.zeros(*args, **kwargs)),
     full=lambda *args, **kwargs: FakeArray(np.full(*args, **kwargs)),
     empty=lambda *args, **kwargs: _spoiled(np.empty(*args, **kwargs)),
-    empty=lambda *args, **kwargs: FakeArray(np.empty(*args, **kwargs)),
     asarray=lambda data: data if isinstance(data, FakeArray) else FakeArray(data),
 )
 
