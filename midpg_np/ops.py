@@ -41,6 +41,14 @@ def add_to(y: Array, b: Array) -> Array:
     return y
 
 
+def times_to(y: Array, x: Array) -> Array:
+    """y x in the memory of y, a fresh array; elsewhere if x is wider (the complex step)."""
+    if x.dtype.kind == "c" != y.dtype.kind:
+        return y * x
+    y *= x
+    return y
+
+
 class AffineCache(NamedTuple):
     """Inputs of an affine map."""
 

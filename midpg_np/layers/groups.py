@@ -67,18 +67,28 @@ def group_rows(scenario: Array, n_scenarios: int) -> Groups:
         raise ValueError(
             f"scenario must lie in [0, {n_scenarios}); row {row} of the batch has {int(ids[row])}."
         )
-    order = ids.argsort(kind="stable")
-    place = order.argsort(kind="stable")
-    present, starts = np.unique(ids[order], return_index=True)
-    bounds = (*starts.tolist(), ids.size)
+    # Integers of 8 or 16 bits are sorted by their digits, several times faster.
+    order = ids.astype(np.min_scalar_type(n_scenarios)).argsort(kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(ids.size)
+    counts = np.bincount(ids, minlength=n_scenarios)
+    present = np.flatnonzero(counts)
     return Groups(
         xp.asarray(order),
         xp.asarray(place),
         tuple(present.tolist()),
         xp.asarray(present),
-        bounds,
+        (0, *counts[present].cumsum().tolist()),
         n_scenarios,
     )
+
+
+def of_present(leaf: Array, groups: Groups) -> Array:
+    """Of an array with one slice per scenario those of the scenarios present, (D, ...) to (M, ...).
+
+    A view where all are present, as in most batches: weights by scenario are large.
+    """
+    return leaf if len(groups.present) == groups.n_scenarios else leaf[groups.ids]
 
 
 def group_sum(x: Array, groups: Groups) -> Array:
@@ -92,7 +102,10 @@ def group_sum(x: Array, groups: Groups) -> Array:
         Rows sorted by scenario.
     y : (M, I)
     """
-    return get_xp(x).stack([x[rows].sum(axis=0) for rows in groups.slices])
+    y = get_xp(x).empty((len(groups.present), x.shape[1]), dtype=x.dtype)
+    for m, rows in enumerate(groups.slices):
+        x[rows].sum(axis=0, out=y[m])
+    return y
 
 
 def group_mean(x: Array, groups: Groups) -> Array:
@@ -104,7 +117,16 @@ def group_mean(x: Array, groups: Groups) -> Array:
         Rows sorted by scenario.
     y : (M, I)
     """
-    return get_xp(x).stack([x[rows].mean(axis=0) for rows in groups.slices])
+    return group_sum(x, groups) / _counts(groups, x)
+
+
+def group_share(groups: Groups, like: Array) -> Array:
+    """(M, 1): the share 1 / n_d that a row has in the mean of its scenario."""
+    return 1.0 / _counts(groups, like)
+
+
+def _counts(groups: Groups, like: Array) -> Array:
+    return get_xp(like).asarray(groups.counts, dtype=like.real.dtype)[:, None]
 
 
 def spread(y: Array, groups: Groups) -> Array:
