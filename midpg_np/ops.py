@@ -135,7 +135,8 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
     Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
     analytic, so the complex step sees through it.
     """
-    y = get_xp(x).tanh(0.5 * x)
+    y = 0.5 * x
+    get_xp(x).tanh(y, out=y)
     y *= 0.5
     y += 0.5
     return y, y
@@ -143,7 +144,9 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
 
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Return ``dx``."""
-    return dy * y * (1.0 - y)
+    dx = dy * y
+    dx *= 1.0 - y
+    return dx
 
 
 def softplus(x: Array) -> tuple[Array, Array]:

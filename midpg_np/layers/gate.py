@@ -20,13 +20,16 @@ def scaled_sigmoid(x: Array, gamma: float) -> tuple[Array, Array]:
 
     Backward (equations.md 2.3): dx = d_delta delta (1 - delta / gamma).
     """
-    delta = gamma * sigmoid(x)[0]
+    delta, _ = sigmoid(x)
+    delta *= gamma
     return delta, delta
 
 
 def scaled_sigmoid_backward(d_delta: Array, delta: Array, gamma: float) -> Array:
     """Return ``dx``."""
-    return d_delta * delta * (1.0 - delta / gamma)
+    dx = d_delta * delta
+    dx *= 1.0 - delta / gamma
+    return dx
 
 
 class GateCache(NamedTuple):

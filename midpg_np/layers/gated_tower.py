@@ -16,7 +16,7 @@ from midpg_np.layers.gate import Gate, GateCache
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.mlp import mlp_multiply_adds
-from midpg_np.ops import ACTIVATIONS, check_activation
+from midpg_np.ops import ACTIVATIONS, add_to, check_activation
 from midpg_np.tree import Tree
 
 GATE_AT = ("hidden_output", "layer_input")
@@ -170,7 +170,7 @@ class GatedTower:
                 c_gate = cache.gates[gate]
                 dR = dH * c_gate.delta
                 dU_gate, grads[gate] = self.gates[gate].backward(dH * cache.R[i], c_gate)
-                dU = dU_gate if dU is None else dU + dU_gate
+                dU = dU_gate if dU is None else add_to(dU, dU_gate)
         return dR, dU, {name: grads[name] for name in (*self.layer_names, *self.gates)}
 
     def kinks(self, cache: GatedTowerCache) -> dict[str, Array]:
