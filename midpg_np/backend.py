@@ -85,6 +85,8 @@ def _load_cupy() -> ModuleType:
 
 
 def _backend_of(array: Array, name: str) -> Backend:
+    if type(array) in _BACKENDS:
+        return _BACKENDS[type(array)]
     for array_type, backend in _BACKENDS.items():
         if isinstance(array, array_type):
             return backend
@@ -121,6 +123,8 @@ def get_xp(*arrays: Array, **named: Array) -> Namespace:
     TypeError
         If the arrays live on different devices, or one of them is not an array at all.
     """
+    if {*map(type, arrays), *map(type, named.values())} == {np.ndarray}:
+        return np  # the usual case, without the names that only a message needs
     positional = {f"argument {i}": array for i, array in enumerate(arrays, start=1)}
     return _common_backend(positional | named).xp
 

@@ -9,6 +9,7 @@ differentiate them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import matmul, mul
 from typing import Any, NamedTuple
 
 from midpg_np.backend import Array, get_xp
@@ -30,7 +31,10 @@ def batch_last(x: Array) -> Array:
 
 def product(x: Array, W: Array, like: Array | None = None) -> Array:
     """x W, stored as ``like`` is (``like`` = x if None)."""
-    return (W.T @ x.T).T if is_batch_last(x if like is None else like) else x @ W
+    times = mul if x.shape[1] == 1 else matmul  # a column times a row, (B, 1) (1, O), sums nothing
+    if is_batch_last(x if like is None else like):
+        return times(W.T, x.T).T
+    return times(x, W)
 
 
 def add_to(y: Array, b: Array) -> Array:
@@ -231,6 +235,13 @@ class Activation(NamedTuple):
 
     forward: Callable[[Array], tuple[Array, object]]
     backward: Callable[..., Array]
+
+
+def activation_backward(activation: Activation, dy: Array, cache: Any) -> Array:
+    """Return ``dx`` where dy is a fresh array that nobody else reads: a ReLU takes its memory."""
+    if activation.backward is relu_backward:
+        return times_to(dy, cache)
+    return activation.backward(dy, cache)
 
 
 # Add your own pair here to use it as the activation of any model.
