@@ -7,6 +7,7 @@ of its own and only those are asked for, the rows of each scenario with that sce
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from midpg_np.layers.affine_set import AffineSetCache, affine_set, affine_set_ba
 from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_stacked_affine
 from midpg_np.layers.scenario_mlp import rows_of
-from midpg_np.ops import ACTIVATIONS, add_to, check_activation
+from midpg_np.ops import ACTIVATIONS, activation_backward, add_to, check_activation
 from midpg_np.tree import Tree
 
 ROWS = ("all", "own")
@@ -197,11 +198,18 @@ class Experts:
             tuple(affine_caches), tuple(pre_activations), tuple(activation_caches), groups
         )
 
-    def backward(self, dY: Array, cache: ExpertsCache) -> tuple[Array, Tree]:
-        """Return ``dH``, summed over the experts that read it, and the gradients."""
+    def backward(
+        self, dY: Array, cache: ExpertsCache, *, gives_up: bool = False
+    ) -> tuple[Array, Tree]:
+        """Return ``dH``, summed over the experts that read it, and the gradients.
+
+        ``gives_up``: the caller needs dY no more, its memory may be used.
+        """
         act, grads = ACTIVATIONS[self.activation], {}
         for i, name in reversed(list(enumerate(self.layer_names))):
-            dA = act.backward(dY, cache.activation[i])
+            is_fresh = gives_up or i < len(self.layer_names) - 1
+            step_back = partial(activation_backward, act) if is_fresh else act.backward
+            dA = step_back(dY, cache.activation[i])
             dY, grads[name] = self._affine_backward(dA, cache.affine[i])
         return dY, {name: grads[name] for name in self.layer_names}
 

@@ -120,7 +120,7 @@ class Extraction:
 
         Shapes
         ------
-        G : (D, B, I), (1, B, I) or (B, I)
+        G : (D, B, I) or (1, B, I) or (B, I)
             Streams of all scenarios; G_s[None], where all streams, G_s too, are the same; or the
             stream of each row's own scenario.
         G_s : (B, I)
@@ -187,17 +187,17 @@ class Extraction:
         self, dS: Array, cache: ExtractionCache
     ) -> tuple[Array, Array | None, Tree]:
         """Return what the experts send to G and to G_s (None: nothing) and their gradients."""
-        parts, dE, grads, dG_s = self.parts, dS.swapaxes(0, 1), {}, None
+        parts, dE, grads, dG_s = self.parts, dS.swapaxes(0, 1), {}, None  # dS is a fresh array
         if "all" in cache.experts:
-            dG, g_all = self._all_experts.backward(dE, cache.experts["all"])
+            dG, g_all = self._all_experts.backward(dE, cache.experts["all"], gives_up=True)
             return dG, None, self._cut(g_all)
         n_specific, shape = self._n_specific(dE), cache.experts["specific"].A[-1].shape
         dH, grads["specific"] = parts["specific"].backward(
-            dE[:n_specific].reshape(shape), cache.experts["specific"]
+            dE[:n_specific].reshape(shape), cache.experts["specific"], gives_up=True
         )
         if "shared" in parts:
             dH_s, grads["shared"] = parts["shared"].backward(
-                dE[n_specific:], cache.experts["shared"]
+                dE[n_specific:], cache.experts["shared"], gives_up=True
             )
             dG_s = dH_s[0]
         return dH[..., 0, :, :], dG_s, grads

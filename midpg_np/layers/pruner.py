@@ -150,10 +150,9 @@ class Pruner:
 
     def backward(self, d_pi: Array, cache: PrunerCache) -> tuple[Array, Tree]:
         """Return ``dU`` and the gradients of kernel and bias."""
-        dv = d_pi * cache.slope
-        dv *= self.gain
-        dv_in = sigmoid_backward(dv, cache.y)
-        dv_in *= cache.alpha
+        dv_in = sigmoid_backward(d_pi, cache.y)
+        dv_in *= cache.slope
+        dv_in *= self.gain * cache.alpha
         dU, dW, db = affine_backward(dv_in, cache.affine)
         return dU, {"W": dW, "b": db}
 

@@ -16,7 +16,7 @@ from midpg_np.backend import Array, get_xp
 from midpg_np.layers.groups import Groups, group_sum, of_present
 from midpg_np.layers.initial import init_scenario_affine
 from midpg_np.layers.row_gradient import RowGradient
-from midpg_np.ops import ACTIVATIONS, Pair, check_activation
+from midpg_np.ops import ACTIVATIONS, Pair, activation_backward, check_activation
 from midpg_np.tree import Tree
 
 
@@ -169,7 +169,7 @@ class ScenarioMLP:
         act, grads = ACTIVATIONS[self.activation], {}
         for i, name in reversed(list(enumerate(self.layer_names))):
             if name != self.layer_names[-1]:
-                dy = act.backward(dy, cache.activation[i])
+                dy = activation_backward(act, dy, cache.activation[i])
             dy, dW, db = AFFINE_FORMS[self.form].backward(dy, cache.affine[i])
             grads[name] = {"W": rows_of(dW, cache.groups), "b": rows_of(db, cache.groups)}
         return dy, {name: grads[name] for name in self.layer_names}

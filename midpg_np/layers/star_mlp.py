@@ -11,7 +11,7 @@ from midpg_np.backend import Array
 from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.scenario_mlp import AFFINE_FORMS, rows_of
-from midpg_np.ops import ACTIVATIONS, check_activation, times_to
+from midpg_np.ops import ACTIVATIONS, activation_backward, check_activation, times_to
 from midpg_np.tree import Tree
 
 SPECIFIC_INITS = ("ones", "glorot")
@@ -142,7 +142,7 @@ class StarMLP:
         act, grads = ACTIVATIONS[self.activation], {}
         for i, name in reversed(list(enumerate(self.layer_names))):
             if name != self.layer_names[-1]:
-                dy = act.backward(dy, cache.activation[i])
+                dy = activation_backward(act, dy, cache.activation[i])
             dy, dW, db, dW_d, db_d = star_affine_backward(dy, cache.affine[i])
             scenario = {"W": rows_of(dW_d, cache.groups), "b": rows_of(db_d, cache.groups)}
             grads[name] = {"shared": {"W": dW, "b": db}, "scenario": scenario}
