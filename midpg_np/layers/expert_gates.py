@@ -22,7 +22,7 @@ from midpg_np.tree import Tree
 
 
 def gate_weights(params: Tree, groups: Groups | None = None) -> tuple[Array, Array]:
-    """Return W and b of a gate, or those of the scenarios present; b is zero where there is none."""
+    """Return W and b of a gate (with groups: those present); b is zero where there is none."""
     leaves = params
     if groups is not None:
         leaves = {key: of_present(leaf, groups) for key, leaf in params.items()}

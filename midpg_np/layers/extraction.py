@@ -191,7 +191,8 @@ class Extraction:
         if "all" in cache.experts:
             dG, g_all = self._all_experts.backward(dE, cache.experts["all"], gives_up=True)
             return dG, None, self._cut(g_all)
-        n_specific, shape = self._n_specific(dE), cache.experts["specific"].A[-1].shape
+        n_specific = dE.shape[0] - self.candidates.n_shared
+        shape = cache.experts["specific"].A[-1].shape
         dH, grads["specific"] = parts["specific"].backward(
             dE[:n_specific].reshape(shape), cache.experts["specific"], gives_up=True
         )
@@ -230,19 +231,13 @@ class Extraction:
         shared = tree_map(lambda x: x[n_specific:], stack)
         return {"specific": by_scenario} | ({"shared": shared} if c.n_shared else {})
 
-    def _n_specific(self, dE: Array) -> int:
-        """Number of specific experts among those evaluated."""
-        return int(dE.shape[0]) - self.candidates.n_shared
-
     def kinks(self, cache: ExtractionCache) -> dict[str, Array]:
         """Pre-activations of the experts by the path of the bias that shifts them."""
         if "all" in cache.experts:
             by_part = self._cut(self._all_experts.kinks(cache.experts["all"]))
         else:
             by_part = {name: self.parts[name].kinks(c) for name, c in cache.experts.items()}
-        return {
-            f"{name}.{path}": A for name, inner in by_part.items() for path, A in inner.items()
-        }
+        return {f"{name}.{path}": A for name, inner in by_part.items() for path, A in inner.items()}
 
     @property
     def multiply_adds(self) -> int:

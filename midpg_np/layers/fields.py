@@ -37,9 +37,7 @@ def pick_fields(X: Array, fields: Sequence[int], n_fields: int) -> tuple[Array, 
     return X[:, runs[0]] if len(runs) == 1 else concat([X[:, run] for run in runs])[0], cache
 
 
-def pick_fields_backward(
-    dE_prior: Array, cache: PickedFields, onto: Array | None = None
-) -> Array:
+def pick_fields_backward(dE_prior: Array, cache: PickedFields, onto: Array | None = None) -> Array:
     """Return ``dX``, or ``onto`` with dX added in place."""
     dX = onto
     if dX is None:

@@ -69,8 +69,8 @@ def changed(kind, change):
     """A backward of some class whose result is changed: ``change(self, result)``."""
     right = kind.backward
 
-    def wrong(self, *args):
-        return change(self, right(self, *args))
+    def wrong(self, *args, **options):
+        return change(self, right(self, *args, **options))
 
     return wrong
 
