@@ -10,6 +10,9 @@ import numpy as np
 from midpg_np.backend import Array, get_xp, to_numpy
 
 
+FEW_SCENARIOS = 32
+
+
 class Groups(NamedTuple):
     """How the rows of a batch fall into scenarios.
 
@@ -27,6 +30,8 @@ class Groups(NamedTuple):
         Sorted rows of the m-th present scenario: ``bounds[m]`` up to ``bounds[m + 1]``.
     n_scenarios : int
         Number of scenarios D, present or not.
+    is_member : (M, B)
+        Whether a sorted row belongs to a present scenario; None if these are many.
     """
 
     order: Array
@@ -35,6 +40,7 @@ class Groups(NamedTuple):
     ids: Array
     bounds: tuple[int, ...]
     n_scenarios: int
+    is_member: Array | None
 
     @property
     def slices(self) -> list[slice]:
@@ -73,6 +79,9 @@ def group_rows(scenario: Array, n_scenarios: int) -> Groups:
     place[order] = np.arange(ids.size)
     counts = np.bincount(ids, minlength=n_scenarios)
     present = np.flatnonzero(counts)
+    is_member = None
+    if present.size <= FEW_SCENARIOS:
+        is_member = xp.asarray(present[:, None] == ids[order])
     return Groups(
         xp.asarray(order),
         xp.asarray(place),
@@ -80,6 +89,7 @@ def group_rows(scenario: Array, n_scenarios: int) -> Groups:
         xp.asarray(present),
         (0, *counts[present].cumsum().tolist()),
         n_scenarios,
+        is_member,
     )
 
 
@@ -94,6 +104,9 @@ def of_present(leaf: Array, groups: Groups) -> Array:
 def group_sum(x: Array, groups: Groups) -> Array:
     """Sum of the rows of each present scenario; the adjoint of ``spread``.
 
+    A product with zeros and ones as long as the scenarios are few, for one call is then cheaper
+    than one for each.
+
     Backward: dx_i = dy_(s_i), every row gets the adjoint of its group.
 
     Shapes
@@ -102,10 +115,9 @@ def group_sum(x: Array, groups: Groups) -> Array:
         Rows sorted by scenario.
     y : (M, I)
     """
-    y = get_xp(x).empty((len(groups.present), x.shape[1]), dtype=x.dtype)
-    for m, rows in enumerate(groups.slices):
-        x[rows].sum(axis=0, out=y[m])
-    return y
+    if groups.is_member is not None:
+        return groups.is_member.astype(x.real.dtype) @ x
+    return get_xp(x).stack([x[rows].sum(axis=0) for rows in groups.slices])
 
 
 def group_mean(x: Array, groups: Groups) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array
+from midpg_np.backend import Array, get_xp
 from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.scenario_mlp import AFFINE_FORMS, rows_of
@@ -51,7 +51,7 @@ def star_affine_backward(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Return ``dH, dW, db, dW_d, db_d`` (equations.md 6.3)."""
     dH, dW_star, db_star = AFFINE_FORMS[cache.form].backward(dA, cache.affine)
-    dW = (dW_star * cache.W_d).sum(axis=0)
+    dW = get_xp(dW_star).einsum("mio,mio->io", dW_star, cache.W_d)
     return dH, dW, db_star.sum(axis=0), times_to(dW_star, cache.W), db_star
 
 
