@@ -9,7 +9,6 @@ import numpy as np
 
 from midpg_np.backend import Array, get_xp, to_numpy
 
-
 FEW_SCENARIOS = 32
 
 
