@@ -37,4 +37,5 @@ def mixture_backward(dg: Array, cache: MixtureCache) -> tuple[Array, Array]:
     w, S = cache
     xp = get_xp(dg=dg, S=S)
     dw = xp.einsum("bq,beq->be", dg, S)
-    return softmax_backward(batch_last(dw), w), xp.einsum("be,bq->beq", w, dg)
+    # From the copy, in the order of its axes, dS comes out in the order of its own.
+    return softmax_backward(batch_last(dw), w), xp.einsum("be,bq->beq", w.copy(), dg)
