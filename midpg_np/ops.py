@@ -19,9 +19,12 @@ def batch_last(x: Array) -> Array:
     return x if is_batch_last(x) else get_xp(x).asfortranarray(x)
 
 
-def product(x: Array, W: Array, like: Array | None = None) -> Array:
-    """x W, stored as ``like`` is (``like`` = x if None)."""
-    return (W.T @ x.T).T if is_batch_last(x if like is None else like) else x @ W
+def product(x: Array, W: Array, like: Array | None = None, out: Array | None = None) -> Array:
+    """x W, stored as ``like`` is (``like`` = x if None), or written to ``out``."""
+    xp = get_xp(x=x, W=W)
+    if is_batch_last(x if like is None else like):
+        return xp.matmul(W.T, x.T, out=None if out is None else out.T).T
+    return xp.matmul(x, W, out=out)
 
 
 def take_rows(x: Array, ids: Array) -> Array:
@@ -154,10 +157,11 @@ def scaled_sigmoid_backward(
 ) -> Array:
     """Return ``dx``; ``out`` must be neither dy nor y."""
     y, scale = cache
-    dx = get_xp(dy=dy, y=y).multiply(y, -1.0 / scale, out=out)
-    dx += 1.0
+    dx = get_xp(dy=dy, y=y).subtract(scale, y, out=out)
     dx *= y
     dx *= dy
+    if scale != 1.0:
+        dx *= 1.0 / scale
     return dx
 
 
@@ -209,7 +213,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
 
 def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
     """Join arrays along the last axis.  Backward: cut the adjoint at the same places."""
-    y = get_xp(*parts).concatenate(list(parts), axis=-1)
+    y = parts[0] if len(parts) == 1 else get_xp(*parts).concatenate(list(parts), axis=-1)
     return y, tuple(part.shape[-1] for part in parts)
 
 

@@ -84,6 +84,11 @@ def groups_at_once(xp: Namespace, n_groups: int, bytes_per_group: int) -> int:
     return min(n_groups, max(1, CACHE_BYTES // max(bytes_per_group, 1))) if xp is np else n_groups
 
 
+def slices(n_groups: int, size: int) -> list[slice]:
+    """Cut ``n_groups`` into pieces of ``size``; the last may be smaller."""
+    return [slice(start, min(start + size, n_groups)) for start in range(0, n_groups, size)]
+
+
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(n_bytes + ALIGNMENT, dtype=np.uint8)
