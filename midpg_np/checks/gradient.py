@@ -16,10 +16,9 @@ from midpg_np.checks.case import (
 )
 from midpg_np.checks.numeric import (
     Index,
-    central_difference,
-    complex_step,
+    central_differences,
+    complex_steps,
     directional_complex_step,
-    gradient_at,
 )
 from midpg_np.tree import tree_flatten
 
@@ -150,7 +149,7 @@ def check_gradients(
             indices = [indices[i] for i in np.sort(picks)]
         chosen[path] = indices
     exact = {
-        path: gradient_at(complex_step, linearised.function, linearised.inputs, path, indices)
+        path: complex_steps(linearised.function, linearised.inputs, path, indices)
         for path, indices in chosen.items()
     }
     largest = max((np.abs(values).max(initial=0.0) for values in exact.values()), default=0.0)
@@ -177,8 +176,7 @@ def _check_block(
     complex_error = float(np.abs(backward - exact).max(initial=0.0) / scale) if scale else 0.0
     difference_error = None
     if differences:
-        f, tree = linearised.function, linearised.inputs
-        numeric = gradient_at(central_difference, f, tree, path, indices)
+        numeric = central_differences(linearised.function, linearised.inputs, path, indices)
         limit = DIFFERENCE_TOLERANCE * max(1.0, np.abs(numeric).max(initial=0.0))
         failure = failure or _failure(path, indices, backward, numeric, limit, "differences")
         difference_error = float(np.abs(backward - numeric).max(initial=0.0))
