@@ -42,6 +42,7 @@ def _numpy_scatter_add(target: np.ndarray, ids: np.ndarray, rows: np.ndarray) ->
 _BACKENDS: dict[type, Backend] = {
     np.ndarray: Backend("numpy", np, _numpy_scatter_add, lambda array: array)
 }
+_NUMPY_ONLY = {np.ndarray}
 
 
 def register_backend(array_type: type, backend: Backend) -> None:
@@ -108,6 +109,9 @@ def get_xp(*arrays: Array, **named: Array) -> Namespace:
     TypeError
         If the arrays live on different devices, or one of them is not an array at all.
     """
+    kinds = {*map(type, arrays), *map(type, named.values())}
+    if kinds == _NUMPY_ONLY:  # on the way to every operation, so without naming anybody
+        return np
     positional = {f"argument {i}": array for i, array in enumerate(arrays, start=1)}
     return _common_backend(positional | named).xp
 
