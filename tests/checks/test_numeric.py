@@ -30,13 +30,16 @@ def test_differences_of_fourth_order_are_exact_for_cubics_up_to_rounding():
     assert got == pytest.approx([3.0, 12.0, 27.0, 48.0], rel=1e-9)
 
 
-def test_differences_have_order_4():
+@pytest.mark.parametrize("order", [2, 4])
+def test_differences_have_their_order(order):
     def error(step):
         tree = {"x": np.array([0.3])}
-        (slope,) = central_differences(lambda t: np.exp(t["x"][0]), tree, "x", [(0,)], step)
+        (slope,) = central_differences(
+            lambda t: np.exp(t["x"][0]), tree, "x", [(0,)], step, order=order
+        )
         return abs(slope - np.exp(0.3))
 
-    assert error(0.2) / error(0.1) == pytest.approx(16.0, rel=0.05)
+    assert error(0.2) / error(0.1) == pytest.approx(2.0**order, rel=0.05)
 
 
 def test_a_direction_adds_up_the_entries():
