@@ -14,7 +14,7 @@ import numpy as np
 
 from midpg_np.backend import Array, Namespace, get_xp, is_batch_last
 
-CACHE_BYTES = 2**20  # half of a core's second-level cache
+CACHE_BYTES = 2**19  # a quarter of a core's second-level cache: a piece has several arrays
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
