@@ -8,6 +8,7 @@ import numpy as np
 
 from midpg_np.backend import to_numpy
 from midpg_np.data.batches import Dataset
+from midpg_np.data.errors import RowError
 from midpg_np.training.metrics import Metrics, evaluate_logits
 from midpg_np.tree import Tree, tree_to_device
 
@@ -73,8 +74,9 @@ def check_fits(model: Any, dataset: Dataset) -> None:
 def _check_scenarios(model: Any, dataset: Dataset) -> None:
     unknown = np.flatnonzero(dataset.scenario < 0)
     if unknown.size:
-        raise ValueError(
-            f"{type(model).__name__} routes each row by its scenario, but the scenario of row "
-            f"{int(unknown[0])} was not seen in training ({unknown.size} such rows); leave these "
-            "rows out or use a model that shares its parameters, such as MI-DPG."
+        raise RowError(
+            f"{type(model).__name__} routes each row by its scenario, but the scenario of row ",
+            int(unknown[0]),
+            " was not seen in training; leave such rows out or use a model that shares its "
+            "parameters, such as MI-DPG.",
         )
