@@ -68,7 +68,8 @@ def factorise(values: Column, name: str) -> Factors:
 
 def text_form(distinct: np.ndarray) -> list[str]:
     """Return distinct values as text."""
-    return [str(value) for value in distinct.tolist()]
+    values = distinct.tolist()
+    return values if distinct.dtype == object else [str(value) for value in values]
 
 
 def factorise_integers(values: np.ndarray) -> Factors:

@@ -140,7 +140,8 @@ class Encoder:
         scenario = self._scenario(arrays[schema.scenario], unknown_scenario)
         codes, unknown_counts = self._codes(arrays)
         if warn and unknown_counts:
-            _warn_unknown(unknown_counts, len(codes))
+            message = unknown_message(unknown_counts, len(codes))
+            warnings.warn(message, UnknownCategoryWarning, stacklevel=2)
         return Dataset(
             codes=codes,
             scenario=scenario,
@@ -283,13 +284,10 @@ def _field_from_state(
     return kind.from_state(dict(meta), arrays, f"vocabulary/{name}")
 
 
-def _warn_unknown(counts: Mapping[str, int], n_rows: int) -> None:
+def unknown_message(counts: Mapping[str, int], n_rows: int) -> str:
+    """Return the text of the warning about rows of unknown categories, by field."""
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-    warnings.warn(
-        f"categories that no training row had get code 0 ({n_rows} rows; unknown: {listed}).",
-        UnknownCategoryWarning,
-        stacklevel=3,
-    )
+    return f"categories that no training row had get code 0 ({n_rows} rows; unknown: {listed})."
 
 
 def _some(names: tuple[str, ...]) -> str:

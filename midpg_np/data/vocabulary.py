@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,8 @@ class Vocabulary:
             return np.zeros(len(distinct), dtype=np.int64)
         if self.values.dtype == object or distinct.dtype == object:
             code_of = self._code_of_text
-            return np.array([code_of.get(text, 0) for text in text_form(distinct)], dtype=np.int64)
+            texts = text_form(distinct)
+            return np.fromiter(map(code_of.get, texts, repeat(0)), np.int64, count=len(texts))
         place = np.searchsorted(self.values, distinct)
         place[place == len(self.values)] = 0
         return np.where(self.values[place] == distinct, place + 1, 0)
