@@ -1,9 +1,9 @@
-"""``midpg predict`` on long files: seconds and memory of the whole process, by format and length.
+"""``midpg predict`` on long files: seconds and memory of the process, by format and length.
 
-Writes a model file (MI-DPG, 8 fields of 16 wide, 8 x 1,000 codes, hidden 128-64-32, not trained) and
-tables of raw rows, half of their columns text, half integers, with some unknown and some missing
-values; then runs the command in a process of its own for each, in turn.  The hash is that of the
-probabilities as they were written.
+Writes a model file (MI-DPG, 8 fields of 16 wide, 8 x 1,000 codes, hidden 128-64-32, not trained)
+and tables of raw rows, half of their columns text, half integers, with some unknown and some
+missing values; then runs the command in a process of its own for each, in turn.  The hash is that
+of the file written.
 
     python benchmarks/predict_file.py [--rows 1000000] [--rounds 3] [--variant r]
 """

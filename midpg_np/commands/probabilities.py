@@ -55,7 +55,7 @@ def write_file(path: Path, pieces: Iterable[np.ndarray]) -> None:
 def _open(path: Path, packed: bool) -> Iterator[TextIO]:
     with path.open("wb") as file:
         # Without name and time in its header, equal contents are equal files.
-        binary: Any = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if packed else file
+        binary: Any = gzip.GzipFile("", "wb", 4, file, mtime=0) if packed else file
         with TextIOWrapper(binary, encoding="ascii", newline="") as text:
             yield text
 

@@ -23,6 +23,10 @@ _PLAIN = {
     "Float64": r"^-?([0-9]{1,18}|[0-9]*\.[0-9]+([eE][-+]?[0-9]+)?)$",
     "Boolean": r"^([tT][rR][uU][eE]|[fF][aA][lL][sS][eE])$",
 }
+_JOINED = {
+    frozenset(("Int64", "Float64")): "Float64",
+    frozenset(("Int64", "Int128")): "Int128",
+}
 
 
 def read_typed(
@@ -73,8 +77,8 @@ def _is_empty(column: Any) -> bool:
 def joined_types(pl: Any, frames: Any) -> dict[str, Any]:
     """Return the types of columns that were read in several frames, as polars joins types.
 
-    Integers and floats are floats, anything else that differs is text; columns without values in a
-    frame are left to the others.
+    Integers and floats are floats, integers of two lengths are long ones, anything else that
+    differs is text; columns without values in a frame are left to the others.
     """
     types: dict[str, Any] = {}
     for frame in frames:
@@ -85,6 +89,6 @@ def joined_types(pl: Any, frames: Any) -> dict[str, Any]:
             if before is None:
                 types[column.name] = column.dtype
             else:
-                numbers = {before, column.dtype} == {pl.Int64, pl.Float64}
-                types[column.name] = pl.Float64 if numbers else pl.String
+                both = frozenset((str(before), str(column.dtype)))
+                types[column.name] = getattr(pl, _JOINED.get(both, "String"))
     return types

@@ -68,6 +68,7 @@ def logits_of(
     if batch_size is None:
         few = len(dataset) <= _FEWEST_ROWS
         batch_size = _FEWEST_ROWS if few else rows_per_batch(model, params, device)
+    keep_freed_memory()
     parts = []
     for start in range(0, len(dataset), batch_size):
         rows = np.arange(start, min(start + batch_size, len(dataset)))
@@ -96,6 +97,17 @@ def rows_per_batch(model: Any, params: Tree, device: str = "cpu") -> int:
     memory, most = _MEMORY[device]
     fitting = max(_FEWEST_ROWS, min(most, memory // bytes_per_row))
     return int(2 ** (fitting.bit_length() - 1))
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep the memory of arrays that are gone for those to come.
+
+    glibc gives large blocks back to the system at once, and fetching and clearing fresh pages takes
+    as long as the arithmetic of a forward pass.  It takes for large what is larger than the largest
+    block yet freed, up to 32 MiB: so free one of that size.  No result depends on this, and with
+    other allocators nothing happens.
+    """
+    np.empty(2**25 - 2**16, dtype=np.uint8)
 
 
 def _probe(model: Any, n_rows: int) -> Batch:
