@@ -9,19 +9,9 @@ differentiate them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import matmul, mul
 from typing import Any, NamedTuple
 
-from midpg_np.backend import Array, get_xp
-
-
-def is_batch_last(x: Array) -> bool:
-    """Whether the rows of a batch (B, ..., d), not the features, lie side by side in memory.
-
-    Shapes are (B, d) everywhere; how a batch is *stored* is up to who makes it, and element-wise
-    operations and products keep it so (docs/decisions/0006-batch-last.md).
-    """
-    return bool(x.strides[0] < x.strides[-1])
+from midpg_np.backend import Array, get_xp, is_batch_last
 
 
 def batch_last(x: Array) -> Array:
@@ -29,12 +19,18 @@ def batch_last(x: Array) -> Array:
     return x if is_batch_last(x) else get_xp(x).asfortranarray(x)
 
 
-def product(x: Array, W: Array, like: Array | None = None) -> Array:
-    """x W, stored as ``like`` is (``like`` = x if None)."""
-    times = mul if x.shape[1] == 1 else matmul  # a column times a row, (B, 1) (1, O), sums nothing
+def product(x: Array, W: Array, like: Array | None = None, out: Array | None = None) -> Array:
+    """x W, stored as ``like`` is (``like`` = x if None), or written to ``out``."""
+    xp = get_xp(x=x, W=W)
+    times = xp.multiply if x.shape[1] == 1 else xp.matmul  # (B, 1) (1, O) has nothing to sum
     if is_batch_last(x if like is None else like):
-        return times(W.T, x.T).T
-    return times(x, W)
+        return times(W.T, x.T, out=None if out is None else out.T).T
+    return times(x, W, out=out)
+
+
+def take_rows(x: Array, ids: Array) -> Array:
+    """Rows ``ids`` of a batch (B, d), stored as the batch is."""
+    return x.T[:, ids].T if is_batch_last(x) else x[ids]
 
 
 def add_to(y: Array, b: Array) -> Array:
@@ -153,6 +149,34 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     return dx
 
 
+def scaled_sigmoid(
+    x: Array, scale: float, out: Array | None = None
+) -> tuple[Array, tuple[Array, float]]:
+    """y = scale / (1 + exp(-x)), computed in one array as (scale / 2) (1 + tanh(x / 2)).
+
+    Backward: dx = dy y (1 - y / scale).  ``out`` may be x itself.
+    """
+    xp = get_xp(x)
+    y = xp.multiply(x, 0.5, out=out)
+    xp.tanh(y, out=y)
+    y *= 0.5 * scale
+    y += 0.5 * scale
+    return y, (y, scale)
+
+
+def scaled_sigmoid_backward(
+    dy: Array, cache: tuple[Array, float], out: Array | None = None
+) -> Array:
+    """Return ``dx``; ``out`` must be neither dy nor y."""
+    y, scale = cache
+    dx = get_xp(dy=dy, y=y).subtract(scale, y, out=out)
+    dx *= y
+    dx *= dy
+    if scale != 1.0:
+        dx *= 1.0 / scale
+    return dx
+
+
 def softplus(x: Array) -> tuple[Array, Array]:
     """y = log(1 + exp(x)), computed as max(x, 0) + log(1 + exp(-|x|)).
 
@@ -201,7 +225,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
 
 def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
     """Join arrays along the last axis.  Backward: cut the adjoint at the same places."""
-    y = get_xp(*parts).concatenate(list(parts), axis=-1)
+    y = parts[0] if len(parts) == 1 else get_xp(*parts).concatenate(list(parts), axis=-1)
     return y, tuple(part.shape[-1] for part in parts)
 
 

@@ -89,7 +89,7 @@ def _in_place(name):
     def call(self, other):
         if not isinstance(other, (FakeArray, *SCALARS)):
             raise TypeError(f"Unsupported type {type(other)}: a host array met a device array.")
-        getattr(np.ndarray, name)(self._data, unwrap(other))
+        getattr(np.ndarray, name)(self._data, np.asarray(unwrap(other))[()])
         return self
 
     return call
@@ -116,7 +116,8 @@ for _name in ("T", "real", "shape", "strides", "ndim", "size", "dtype"):
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
-    *("ones_like", "broadcast_to", "asfortranarray", "matmul", "result_type"),
+    *("ones_like", "multiply", "subtract", "matmul", "broadcast_to", "asfortranarray"),
+    "result_type",
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
