@@ -148,6 +148,25 @@ def gather_rows(table: Array, ids: Array) -> Array:
     return table.take(ids, axis=0) if get_xp(table=table, ids=ids) is np else table[ids]
 
 
+def put_rows(table: Array, ids: Array, rows: Array) -> None:
+    """Write ``table[ids] = rows`` in place; the ids are distinct.
+
+    Shapes
+    ------
+    table : (V, K)
+    ids : (N,)
+    rows : (N, K)
+    """
+    is_plain = get_xp(table=table, ids=ids, rows=rows) is np and table.shape[1] > 0
+    if not (is_plain and table.dtype == rows.dtype and table.flags.c_contiguous):
+        table[ids] = rows
+        return
+    # On the host writing each row as one opaque item is three times as fast as indexing.
+    item = np.dtype((np.void, table.strides[0]))
+    rows = np.ascontiguousarray(rows)
+    table.view(item).reshape(-1).put(ids, rows.view(item).reshape(-1))
+
+
 def sorted_positions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sort ids on the host, equal ones in the order in which they stand; return where they stood.
 

@@ -1,16 +1,21 @@
-"""Adam for embedding tables: the whole table at every step, or exactly the same, deferred by row.
+"""Adam for embedding tables: the whole table at every step, or the same, deferred by row.
 
 A row without gradient still moves: its first moment decays and pushes it on.  The *table* form does
-this for every row at every step and costs a pass over the table.  The *rows* form remembers for
-each row the step up to which it has been computed, and replays the missed steps when the row is
-next read.  The replay does the same operations in the same order, so it gives the same bits.
+this for every row at every step and costs a pass over the table.  The deferred forms remember for
+each row the step up to which it has been computed, and make up for the missed steps when the row is
+next read, so that a step costs what the rows of its batch cost:
 
-What is exact, and what holds to rounding:
+- *rows* adds up the missed displacements in closed form (``missed_steps``) and decays the moments
+  by a power.  The sum is right to rounding; where its bound does not say so (gradients as small as
+  eps in the first thousand steps), the row is replayed.
+- *replay* takes the missed steps one by one, with the operations and the bits of the table form.
 
-- The replay of a row stops when none of its weights can move any more: twice its current step,
-  subtracted, leaves the weight as it is, and later steps are smaller (for beta1 <= beta2).  Up to
-  there weights and moments have the bits of the table form: about 150 steps in float32 and 340 in
-  float64, for a step of 1e-3 and weights of 1e-2.
+What is exact in a replay, and what holds to rounding:
+
+- It stops when none of the row's weights can move any more: twice its current step, subtracted,
+  leaves the weight as it is, and later steps are smaller (for beta1 <= beta2).  Up to there weights
+  and moments have the bits of the table form: about 150 steps in float32 and 340 in float64, for a
+  step of 1e-3 and weights of 1e-2.
 - Beyond, the weights still have those bits.  The moments are decayed in closed form, m beta1^n and
   v beta2^n, which differs from n multiplications by their rounding: in v by up to 3e-8 n
   relatively in float32, far less in float64.  The next steps of that row carry this difference.
@@ -20,16 +25,25 @@ What is exact, and what holds to rounding:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, to_numpy
+from midpg_np.backend import Array, gather_rows, get_xp, put_rows, to_numpy
 from midpg_np.layers.row_gradient import RowGradient
-from midpg_np.training.adam_core import FLUSH_EVERY, displace, flush, rows_per_block
+from midpg_np.training.adam_core import (
+    FLUSH_EVERY,
+    StepSizes,
+    accumulate,
+    displace,
+    flush,
+    rows_per_block,
+)
+from midpg_np.training.missed_steps import MissedSteps
 
 ROUND = 32  # steps between two looks at which rows have come to rest
-CHUNK = 2048  # rows replayed together, so that they stay in the second-level cache
+CHUNK = 2048  # rows made up for together, so that they stay in the second-level cache
 NEVER = -1
 
 
@@ -42,39 +56,12 @@ class TableMoments:
     m, v : (V, k)
     last : (V,) int64 on the host, or None in the table form
         Step up to which the row has been computed; -1 for a row that never had a gradient, whose
-        moments are zero and which therefore never needs a replay.
+        moments are zero and which therefore never moved.
     """
 
     m: Array
     v: Array
     last: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class StepSizes:
-    """beta1, beta2, and a_t and e_t by step t (see ``adam_core``)."""
-
-    beta1: float
-    beta2: float
-    a: np.ndarray
-    e: np.ndarray
-
-    def at(self, step: int) -> tuple[float, float]:
-        """Return a_t and e_t of one step."""
-        t = min(step, len(self.a) - 1)
-        return float(self.a[t]), float(self.e[t])
-
-    def of(self, steps: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Return a_t and e_t of many steps, any shape, rounded to ``dtype`` as scalars are."""
-        t = np.minimum(steps, len(self.a) - 1)
-        return self.a[t].astype(dtype), self.e[t].astype(dtype)
-
-
-def _accumulate(m: Array, v: Array, g: Array, sizes: StepSizes) -> tuple[Array, Array]:
-    """Return the moments after the gradient is added to their decayed values."""
-    squared = g * g
-    squared *= 1.0 - sizes.beta2
-    return m + (1.0 - sizes.beta1) * g, v + squared
 
 
 def update_table(
@@ -105,7 +92,10 @@ def update_table(
         v *= sizes.beta2
         if mine.start < mine.stop:
             ids = gradient.ids[mine] - start
-            m[ids], v[ids] = _accumulate(m[ids], v[ids], gradient.rows[mine], sizes)
+            some_m, some_v = gather_rows(m, ids), gather_rows(v, ids)
+            accumulate(some_m, some_v, gradient.rows[mine], sizes, xp.empty_like(some_m))
+            put_rows(m, ids, some_m)
+            put_rows(v, ids, some_v)
         displace(m, v, a, e, u)
         p[rows] -= u
         if step % FLUSH_EVERY == 0:
@@ -123,9 +113,8 @@ def update_rows(
         If one of the rows was not brought up to date before it was read.
     """
     assert moments.last is not None
-    ids = gradient.ids
-    host_ids = to_numpy(ids)
-    last = moments.last[host_ids]
+    host_ids = to_numpy(gradient.ids)
+    last = moments.last.take(host_ids)
     stale = (last != NEVER) & (last != step - 1)
     if stale.any():
         row = int(host_ids[stale][0])
@@ -133,45 +122,165 @@ def update_rows(
             f"row {row} has a gradient at step {step} but was last computed at step "
             f"{int(moments.last[row])}; call prepare with every row that forward reads."
         )
-    m, v = moments.m[ids], moments.v[ids]
+    moments.last[host_ids] = step
+    size = rows_per_block(get_xp(p=p), p.shape[1])
+    for start in range(0, host_ids.size, size):
+        _update_some(
+            p,
+            moments,
+            gradient.ids[start : start + size],
+            gradient.rows[start : start + size],
+            sizes,
+            step,
+        )
+
+
+def _update_some(
+    p: Array, moments: TableMoments, ids: Array, g: Array, sizes: StepSizes, step: int
+) -> None:
+    weights, m, v = (gather_rows(x, ids) for x in (p, moments.m, moments.v))
+    u = get_xp(p=p).empty_like(m)
     m *= sizes.beta1
     v *= sizes.beta2
-    m, v = _accumulate(m, v, gradient.rows, sizes)
-    u = get_xp(p=p).empty_like(m)
+    accumulate(m, v, g, sizes, u)
     displace(m, v, *sizes.at(step), u)
-    p[ids] -= u
-    moments.m[ids], moments.v[ids] = m, v
-    moments.last[host_ids] = step
+    weights -= u
+    if step % FLUSH_EVERY == 0:
+        flush(m, v)
+    for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
+        put_rows(table, ids, rows)
 
 
-def catch_up(p: Array, moments: TableMoments, ids: Array, sizes: StepSizes, step: int) -> None:
+def catch_up(
+    p: Array,
+    moments: TableMoments,
+    ids: Array,
+    sizes: StepSizes,
+    missed: MissedSteps | None,
+    step: int,
+) -> None:
     """Bring the rows ``ids`` to ``step``, in place; ids may repeat and have any shape."""
     assert moments.last is not None
     host_ids = to_numpy(ids).reshape(-1)
-    last = moments.last[host_ids]
-    stale = np.unique(host_ids[(last != NEVER) & (last < step)])
-    for start in range(0, stale.size, CHUNK):
-        _replay(p, moments, stale[start : start + CHUNK], sizes, step)
+    last = moments.last.take(host_ids)
+    waiting = np.flatnonzero((last != NEVER) & (last < step))
+    if waiting.size == 0:
+        return
+    stale = host_ids.take(waiting)
+    # Of repeated ids the last one written stays; only it goes on.
+    moments.last[stale] = np.arange(waiting.size)
+    chosen = np.flatnonzero(moments.last.take(stale) == np.arange(waiting.size))
+    _make_up(p, moments, stale[chosen], last.take(waiting[chosen]), sizes, missed, step)
 
 
-def settle_table(p: Array, moments: TableMoments, sizes: StepSizes, step: int) -> None:
+def settle_table(
+    p: Array, moments: TableMoments, sizes: StepSizes, missed: MissedSteps | None, step: int
+) -> None:
     """Bring every row to ``step``, in place."""
     assert moments.last is not None
-    catch_up(p, moments, np.flatnonzero(moments.last != NEVER), sizes, step)
+    waiting = np.flatnonzero((moments.last != NEVER) & (moments.last < step))
+    _make_up(p, moments, waiting, moments.last[waiting], sizes, missed, step)
 
 
-def _replay(p: Array, moments: TableMoments, ids: np.ndarray, sizes: StepSizes, step: int) -> None:
-    """Replay the steps that distinct stale rows have missed.
+def _make_up(
+    p: Array,
+    moments: TableMoments,
+    ids: np.ndarray,
+    last: np.ndarray,
+    sizes: StepSizes,
+    missed: MissedSteps | None,
+    step: int,
+) -> None:
+    """Make up for the steps after ``last`` that distinct rows have missed."""
+    assert moments.last is not None
+    moments.last[ids] = step
+    for start in range(0, ids.size, CHUNK):
+        some, since = ids[start : start + CHUNK], last[start : start + CHUNK]
+        if missed is not None:
+            left = _sum(p, moments, some, since, missed, step)
+            some, since = some[left], since[left]
+        if some.size:
+            _replay(p, moments, some, since, sizes, step)
+
+
+def _sum(
+    p: Array,
+    moments: TableMoments,
+    ids: np.ndarray,
+    last: np.ndarray,
+    missed: MissedSteps,
+    step: int,
+) -> np.ndarray:
+    """Add up the missed steps of distinct rows; return which ones must be replayed instead."""
+    xp, dtype, width = get_xp(p=p, m=moments.m), np.dtype(p.dtype), p.shape[1]
+
+    def spread(column: np.ndarray) -> Array:
+        # (n,) to (n, k): NumPy is slow to broadcast along a short axis.
+        return xp.repeat(xp.asarray(column.astype(dtype)), width).reshape(-1, width)
+
+    c, Q = missed.of(last, step)
+    where = xp.asarray(ids)
+    weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
+    c_spread, root = spread(c), xp.sqrt(v)
+    root += c_spread
+    y = xp.divide(c_spread, root, out=c_spread)
+    n_terms, left = _terms_needed(y, m, Q)
+    total = spread(Q[:, n_terms - 1])
+    for i in range(n_terms - 2, -1, -1):
+        total *= y
+        xp.subtract(spread(Q[:, i]), total, out=total)
+    total *= m
+    total /= root
+    weights -= total
+    gap = (step - last).astype(np.float64)
+    m *= spread(np.exp(gap * math.log(_rounded(missed.beta1, dtype))))
+    v *= spread(np.exp(gap * math.log(_rounded(missed.beta2, dtype))))
+    if step % FLUSH_EVERY == 0:
+        flush(m, v)
+    if left.size:
+        kept = np.delete(np.arange(ids.size), left)
+        where, kept = xp.asarray(ids[kept]), xp.asarray(kept)
+        weights, m, v = weights[kept], m[kept], v[kept]
+    for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
+        put_rows(table, where, rows)
+    return left
+
+
+def _terms_needed(y: Array, m: Array, Q: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return how many terms are right to rounding, and the rows for which none in the table are.
+
+    ``y`` is about eps / sqrt(v): one or two terms do, but for gradients as small as eps.
+    """
+    xp, n_most = get_xp(y=y, m=m), Q.shape[1] - 1
+    limit = 0.25 * float(np.finfo(y.dtype).eps)
+    bounds = Q[:, 1:] / Q[:, :1]
+    worst = bounds.max(axis=0)
+    powers = float(y.max()) ** np.arange(1, n_most + 1)
+    enough = np.flatnonzero(worst * powers <= limit)
+    if enough.size:
+        return int(enough[0]) + 1, np.arange(0)
+    # By row, and without entries that never had a gradient, where y is 1 and nothing moves.
+    largest = to_numpy((y * (m != 0.0)).max(axis=1)).astype(np.float64)
+    return n_most, np.flatnonzero(bounds[:, -1] * largest**n_most > limit)
+
+
+def _replay(
+    p: Array,
+    moments: TableMoments,
+    ids: np.ndarray,
+    last: np.ndarray,
+    sizes: StepSizes,
+    step: int,
+) -> None:
+    """Take the steps that distinct rows have missed.
 
     All rows start together and take their own j-th missed step at the same time; sorted by the
     number of missed steps, the rows that still have one to take are a leading slice.
     """
     xp = get_xp(p=p, m=moments.m)
-    last = moments.last
-    assert last is not None
-    ids = ids[np.argsort(last[ids], kind="stable")]
-    start, gap = last[ids], step - last[ids]
-    last[ids] = step
+    order = np.argsort(last, kind="stable")
+    ids, start = ids[order], last[order]
+    gap = step - start
     where = xp.asarray(ids)
     # Transposed, (k, n): the step sizes differ by row, and broadcast along the fast axis.
     P, m, v = (xp.ascontiguousarray(x[where].T) for x in (p, moments.m, moments.v))
@@ -201,8 +310,12 @@ def _replay(p: Array, moments: TableMoments, ids: np.ndarray, sizes: StepSizes, 
 
 
 def _decayed(moment: Array, beta: float, n_steps: Array) -> Array:
-    """Return moment * beta^n, with beta rounded to the dtype in which the step multiplies by it."""
+    """Return moment * beta^n."""
     xp = get_xp(moment=moment)
-    rounded = float(np.asarray(beta, dtype=np.dtype(moment.dtype)))
-    factor = xp.power(rounded, n_steps.astype(np.float64))
+    factor = xp.power(_rounded(beta, np.dtype(moment.dtype)), n_steps.astype(np.float64))
     return (moment * factor).astype(moment.dtype)
+
+
+def _rounded(beta: float, dtype: np.dtype) -> float:
+    """Return beta as a step multiplies by it: rounded to the dtype of the moments."""
+    return float(np.asarray(beta, dtype=dtype))
