@@ -27,6 +27,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from midpg_np.backend import put_rows
 from midpg_np.training.adam_core import corrections
 
 # Terms N + 1 of the series: with beta 0.9 and 0.999 the bound is 1e-8 and 2e-17 of D even where
@@ -38,12 +39,13 @@ LONGEST_HORIZON = 4096  # beyond, the table of Q costs more than replaying the s
 
 @dataclass(frozen=True)
 class MissedSteps:
-    """c and Q for one setting of Adam (see there), for the precision of one dtype.
+    """c, Q and the bounds for one setting of Adam (see there) and one dtype.
 
     Parameters
     ----------
     lr, beta1, beta2, eps, eps_mode
         As for ``Adam``.
+    dtype : numpy dtype
     n_terms : int
         N + 1.
     horizon : int
@@ -55,31 +57,35 @@ class MissedSteps:
     beta2: float
     eps: float
     eps_mode: str
+    dtype: np.dtype
     n_terms: int
     horizon: int
 
-    def of(self, last: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, last: np.ndarray, step: int) -> np.ndarray:
         """Return what rows computed up to ``last`` (all before ``step``) need to reach ``step``.
 
         Shapes
         ------
         last : (n,)
-        c : (n,)
-        Q : (n, N + 2)
-            The last column is for the bound.
+        rows : (n, 2 N + 3)
+            c; Q_0 to Q_N; and Q_i / Q_0 for i from 1 to N + 1, the bounds for i terms.
         """
-        far_c, far = self.far(step)
-        c, Q = far_c.take(last, mode="clip"), far.take(last, axis=0, mode="clip")
-        recent = np.flatnonzero(last > step - self.horizon)
-        if recent.size:
-            Q[recent] = _near(self, step).take(step - last[recent], axis=0)
-        return c, Q
+        recent = last > step - self.horizon
+        if recent.all():
+            return _near(self, step).take(step - last, axis=0)
+        rows = _far(self, self.n_steps(step)).take(last, axis=0, mode="clip")
+        if recent.any():
+            where = np.flatnonzero(recent)
+            put_rows(rows, where, _near(self, step).take(step - last.take(where), axis=0))
+        return rows
 
-    def far(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return c and Q for k without end, by t: up to ``step``, or the last entry stands on."""
-        settings = self.lr, self.beta1, self.beta2, self.eps, self.eps_mode
-        a, _ = corrections(*settings, step + self.horizon)
-        return _far(self, len(a) - 1)
+    def n_steps(self, step: int) -> int:
+        """Return the size of the tables that serve up to ``step``; their last entry stands on."""
+        return len(self.corrections(step + self.horizon)[0]) - 1
+
+    def corrections(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a_t and e_t up to ``step`` or beyond."""
+        return corrections(self.lr, self.beta1, self.beta2, self.eps, self.eps_mode, step)
 
     @property
     def q(self) -> float:
@@ -97,52 +103,61 @@ def missed_steps(
     horizon = math.ceil(math.log(float(np.finfo(dtype).eps) / 16.0) / log_q)
     if horizon > LONGEST_HORIZON:
         return None
-    return MissedSteps(lr, beta1, beta2, eps, eps_mode, TERMS[dtype], horizon)
+    return MissedSteps(lr, beta1, beta2, eps, eps_mode, dtype, TERMS[dtype], horizon)
 
 
 @lru_cache(maxsize=8)
-def _far(table: MissedSteps, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sum Q over the horizon, for every t up to ``n_steps``."""
-    settings = table.lr, table.beta1, table.beta2, table.eps, table.eps_mode
-    a, e = corrections(*settings, n_steps)
+def _sums(table: MissedSteps, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return c (T,) and Q (N + 2, T), float64, for k without end and every t up to ``n_steps``."""
+    a, e = table.corrections(n_steps)
     # Beyond its end a table of corrections stands still, or is not asked for.
     a, e = (np.concatenate([x, np.full(table.horizon, x[-1])]) for x in (a, e))
     first, n_rows = e[1 : n_steps + 2], n_steps + 1
-    Q = np.zeros((n_rows, table.n_terms + 1))
-    for start in range(0, n_rows, CHUNK):  # as many rows as stay in the cache
+    Q = np.zeros((table.n_terms + 1, n_rows))
+    for start in range(0, n_rows, CHUNK):  # as many as stay in the cache
         stop = min(start + CHUNK, n_rows)
-        sums = np.zeros((table.n_terms + 1, stop - start))
         for j in range(1, table.horizon + 1):
             term = table.q**j * a[start + j : stop + j]
             z = e[start + j : stop + j] / first[start:stop]
             z *= table.beta2 ** (-0.5 * (j - 1))
             z -= 1.0
-            for row in sums:
-                row += term
+            for i in range(table.n_terms + 1):
+                Q[i, start:stop] += term
                 term *= z
-        Q[start:stop] = sums.T
     return first / math.sqrt(table.beta2), Q
+
+
+def _rows(
+    table: MissedSteps, c: np.ndarray, Q: np.ndarray, rounding: np.ndarray | None = None
+) -> np.ndarray:
+    bounds = (Q[1:] if rounding is None else Q[1:] + rounding[1:]) / np.where(Q[0] > 0.0, Q[0], 1.0)
+    return np.ascontiguousarray(np.concatenate([c[None], Q[:-1], bounds]).T, dtype=table.dtype)
+
+
+@lru_cache(maxsize=8)
+def _far(table: MissedSteps, n_steps: int) -> np.ndarray:
+    """Return the rows of ``MissedSteps.of`` for k beyond the horizon, by t."""
+    return _rows(table, *_sums(table, n_steps))
 
 
 @lru_cache(maxsize=8)
 def _near(table: MissedSteps, step: int) -> np.ndarray:
-    """Return Q of the rows that missed k < J steps, by k."""
-    far_c, far = table.far(step)
+    """Return the rows of ``MissedSteps.of`` for k below the horizon, by k."""
+    far_c, far = _sums(table, table.n_steps(step))
     k = np.arange(table.horizon)
     t = np.maximum(step - k, 0)
-    c, Q = far_c.take(t, mode="clip"), far.take(t, axis=0, mode="clip")
-    now = far.take(step, axis=0, mode="clip")
-    R = table.beta2 ** (-0.5 * k) * far_c.take(step, mode="clip") / c
-    powers_R, powers_less = [np.ones_like(R)], [np.ones_like(R)]
-    for _ in range(table.n_terms - 1):
-        powers_R.append(powers_R[-1] * R)
-        powers_less.append(powers_less[-1] * (R - 1.0))
-    decay = table.q**k
-    sums = [decay * (float(now[i]) * power) for i, power in enumerate(powers_R)]
-    # Not the last column: without its tail the bound covers what the subtraction rounds off, too.
+    c, Q = far_c.take(t, mode="clip"), far.take(t, axis=1, mode="clip")
+    now = far.take(step, axis=1, mode="clip").tolist()
+    R = table.beta2 ** (-0.5 * k) * float(far_c.take(step, mode="clip")) / c
+    less, tails = [np.ones_like(R)], [table.q**k]  # (R - 1)^l, and q^k R^l to become tails
+    for _ in range(table.n_terms):
+        less.append(less[-1] * (R - 1.0))
+        tails.append(tails[-1] * R)
+    tails = [tail * value for tail, value in zip(tails, now, strict=True)]
+    rounding = 4.0 * np.finfo(np.float64).eps * Q
+    # Not the last Q, which is needed as a bound only.
     for i in range(table.n_terms):
-        tail = sums[i]
         for part in range(i):
-            tail = tail + sums[part] * (math.comb(i, part) * powers_less[i - part])
-        Q[:, i] -= tail
-    return np.maximum(Q, 0.0, out=Q)
+            Q[i] -= tails[part] * less[i - part] * math.comb(i, part)
+        Q[i] -= tails[i]
+    return _rows(table, c, np.maximum(Q, 0.0, out=Q), rounding)

@@ -43,7 +43,7 @@ from midpg_np.training.adam_core import (
 from midpg_np.training.missed_steps import MissedSteps
 
 ROUND = 32  # steps between two looks at which rows have come to rest
-CHUNK = 2048  # rows made up for together, so that they stay in the second-level cache
+CHUNK = 4096  # rows made up for together, so that they stay in the second-level cache
 NEVER = -1
 
 
@@ -79,11 +79,12 @@ def update_table(
     a, e = sizes.at(step)
     scratch = xp.empty((size, width), dtype=p.dtype)
     starts = range(0, n_rows, size)
-    # ids ascend, so the gradient of a block is a slice.
+    # ids ascend, so the rows of a block are a slice.
     if xp is np:
         cuts = np.searchsorted(gradient.ids, [*starts, n_rows]).tolist()
     else:
         cuts = [0, gradient.ids.shape[0]]
+    new_m, new_v = _new_moments(moments, gradient.ids, gradient.rows, sizes)
     for block, start in enumerate(starts):
         rows = slice(start, min(start + size, n_rows))
         mine = slice(cuts[block], cuts[block + 1])
@@ -91,15 +92,23 @@ def update_table(
         m *= sizes.beta1
         v *= sizes.beta2
         if mine.start < mine.stop:
-            ids = gradient.ids[mine] - start
-            some_m, some_v = gather_rows(m, ids), gather_rows(v, ids)
-            accumulate(some_m, some_v, gradient.rows[mine], sizes, xp.empty_like(some_m))
-            put_rows(m, ids, some_m)
-            put_rows(v, ids, some_v)
+            put_rows(moments.m, gradient.ids[mine], new_m[mine])
+            put_rows(moments.v, gradient.ids[mine], new_v[mine])
         displace(m, v, a, e, u)
         p[rows] -= u
         if step % FLUSH_EVERY == 0:
             flush(m, v)
+
+
+def _new_moments(
+    moments: TableMoments, ids: Array, g: Array, sizes: StepSizes
+) -> tuple[Array, Array]:
+    """Return the moments of rows with a gradient, after it."""
+    m, v = gather_rows(moments.m, ids), gather_rows(moments.v, ids)
+    m *= sizes.beta1
+    v *= sizes.beta2
+    accumulate(m, v, g, sizes, get_xp(m=m).empty_like(m))
+    return m, v
 
 
 def update_rows(
@@ -122,7 +131,7 @@ def update_rows(
             f"row {row} has a gradient at step {step} but was last computed at step "
             f"{int(moments.last[row])}; call prepare with every row that forward reads."
         )
-    moments.last[host_ids] = step
+    moments.last.put(host_ids, step)
     size = rows_per_block(get_xp(p=p), p.shape[1])
     for start in range(0, host_ids.size, size):
         _update_some(
@@ -138,12 +147,10 @@ def update_rows(
 def _update_some(
     p: Array, moments: TableMoments, ids: Array, g: Array, sizes: StepSizes, step: int
 ) -> None:
-    weights, m, v = (gather_rows(x, ids) for x in (p, moments.m, moments.v))
+    m, v = _new_moments(moments, ids, g, sizes)
     u = get_xp(p=p).empty_like(m)
-    m *= sizes.beta1
-    v *= sizes.beta2
-    accumulate(m, v, g, sizes, u)
     displace(m, v, *sizes.at(step), u)
+    weights = gather_rows(p, ids)
     weights -= u
     if step % FLUSH_EVERY == 0:
         flush(m, v)
@@ -168,7 +175,7 @@ def catch_up(
         return
     stale = host_ids.take(waiting)
     # Of repeated ids the last one written stays; only it goes on.
-    moments.last[stale] = np.arange(waiting.size)
+    moments.last.put(stale, np.arange(waiting.size))
     chosen = np.flatnonzero(moments.last.take(stale) == np.arange(waiting.size))
     _make_up(p, moments, stale[chosen], last.take(waiting[chosen]), sizes, missed, step)
 
@@ -193,7 +200,7 @@ def _make_up(
 ) -> None:
     """Make up for the steps after ``last`` that distinct rows have missed."""
     assert moments.last is not None
-    moments.last[ids] = step
+    moments.last.put(ids, step)
     for start in range(0, ids.size, CHUNK):
         some, since = ids[start : start + CHUNK], last[start : start + CHUNK]
         if missed is not None:
@@ -216,25 +223,26 @@ def _sum(
 
     def spread(column: np.ndarray) -> Array:
         # (n,) to (n, k): NumPy is slow to broadcast along a short axis.
-        return xp.repeat(xp.asarray(column.astype(dtype)), width).reshape(-1, width)
+        return xp.repeat(xp.asarray(column), width).reshape(-1, width)
 
-    c, Q = missed.of(last, step)
+    coefficients = missed.of(last, step)
     where = xp.asarray(ids)
     weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
-    c_spread, root = spread(c), xp.sqrt(v)
-    root += c_spread
-    y = xp.divide(c_spread, root, out=c_spread)
-    n_terms, left = _terms_needed(y, m, Q)
-    total = spread(Q[:, n_terms - 1])
-    for i in range(n_terms - 2, -1, -1):
+    root, y = xp.sqrt(v), spread(coefficients[:, 0])
+    root += y
+    y /= root
+    n_terms, left = _terms_needed(y, m, coefficients[:, 1 + missed.n_terms :])
+    total = spread(coefficients[:, n_terms])
+    for i in range(n_terms - 1, 0, -1):
         total *= y
-        xp.subtract(spread(Q[:, i]), total, out=total)
+        xp.subtract(spread(coefficients[:, i]), total, out=total)
     total *= m
     total /= root
     weights -= total
     gap = (step - last).astype(np.float64)
-    m *= spread(np.exp(gap * math.log(_rounded(missed.beta1, dtype))))
-    v *= spread(np.exp(gap * math.log(_rounded(missed.beta2, dtype))))
+    for moment, beta in ((m, missed.beta1), (v, missed.beta2)):
+        decay = np.exp(gap * math.log(_rounded(beta, dtype)))
+        moment *= spread(decay.astype(dtype))
     if step % FLUSH_EVERY == 0:
         flush(m, v)
     if left.size:
@@ -246,22 +254,20 @@ def _sum(
     return left
 
 
-def _terms_needed(y: Array, m: Array, Q: np.ndarray) -> tuple[int, np.ndarray]:
+def _terms_needed(y: Array, m: Array, bounds: np.ndarray) -> tuple[int, np.ndarray]:
     """Return how many terms are right to rounding, and the rows for which none in the table are.
 
     ``y`` is about eps / sqrt(v): one or two terms do, but for gradients as small as eps.
     """
-    xp, n_most = get_xp(y=y, m=m), Q.shape[1] - 1
-    limit = 0.25 * float(np.finfo(y.dtype).eps)
-    bounds = Q[:, 1:] / Q[:, :1]
-    worst = bounds.max(axis=0)
-    powers = float(y.max()) ** np.arange(1, n_most + 1)
-    enough = np.flatnonzero(worst * powers <= limit)
-    if enough.size:
-        return int(enough[0]) + 1, np.arange(0)
+    n_most, is_host = bounds.shape[1], get_xp(y=y, m=m) is np
+    limit = 0.25 * float(np.finfo(bounds.dtype).eps)
+    largest = float(y.max()) if is_host else 1.0  # on a GPU no step waits to look at y
+    for n_terms in range(1 if is_host else n_most, n_most + 1):
+        if float(bounds[:, n_terms - 1].max()) * largest**n_terms <= limit:
+            return n_terms, np.arange(0)
     # By row, and without entries that never had a gradient, where y is 1 and nothing moves.
-    largest = to_numpy((y * (m != 0.0)).max(axis=1)).astype(np.float64)
-    return n_most, np.flatnonzero(bounds[:, -1] * largest**n_most > limit)
+    by_row = to_numpy((y * (m != 0.0)).max(axis=1)).astype(np.float64)
+    return n_most, np.flatnonzero(bounds[:, -1] * by_row**n_most > limit)
 
 
 def _replay(
