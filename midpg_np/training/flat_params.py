@@ -44,6 +44,7 @@ def common_vector(leaves: Sequence[Array]) -> Array | None:
     ------
     vector : (n,)
     """
+    leaves = [leaf for leaf in leaves if leaf.size]  # a reshaped view of nothing is no view
     vector = getattr(leaves[0], "base", None) if leaves else None
     if vector is None or not hasattr(vector, "dtype") or vector.ndim != 1:
         return None

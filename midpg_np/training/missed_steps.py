@@ -99,11 +99,15 @@ def missed_steps(
     """Return the table for one setting, or None where replaying the steps is as cheap."""
     if beta1 == 0.0 or dtype not in TERMS:
         return None
-    log_q = math.log(beta1) - 0.5 * math.log(beta2)
-    horizon = math.ceil(math.log(float(np.finfo(dtype).eps) / 16.0) / log_q)
+    n_terms = TERMS[dtype]
+    # The terms of Q_{N+1} fall off the slowest: as (beta1 beta2^{-(N+2)/2})^j.
+    log_ratio = math.log(beta1) - 0.5 * (n_terms + 1) * math.log(beta2)
+    if log_ratio >= 0.0:
+        return None
+    horizon = math.ceil(math.log(float(np.finfo(dtype).eps) / 16.0) / log_ratio)
     if horizon > LONGEST_HORIZON:
         return None
-    return MissedSteps(lr, beta1, beta2, eps, eps_mode, dtype, TERMS[dtype], horizon)
+    return MissedSteps(lr, beta1, beta2, eps, eps_mode, dtype, n_terms, horizon)
 
 
 @lru_cache(maxsize=8)

@@ -267,7 +267,7 @@ def _terms_needed(y: Array, m: Array, bounds: np.ndarray) -> tuple[int, np.ndarr
             return n_terms, np.arange(0)
     # By row, and without entries that never had a gradient, where y is 1 and nothing moves.
     by_row = to_numpy((y * (m != 0.0)).max(axis=1)).astype(np.float64)
-    return n_most, np.flatnonzero(bounds[:, -1] * by_row**n_most > limit)
+    return n_most, np.flatnonzero(~(bounds[:, -1] * by_row**n_most <= limit))
 
 
 def _replay(

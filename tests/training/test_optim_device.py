@@ -37,7 +37,15 @@ def device(monkeypatch):
 
     for name in ("__iadd__", "__isub__", "__imul__", "__itruediv__"):
         monkeypatch.setattr(FakeArray, name, in_place(name), raising=False)
-    for name in ("multiply", "divide", "subtract", "power", "abs", "zeros_like", "ascontiguousarray"):
+    for name in (
+        "multiply",
+        "divide",
+        "subtract",
+        "power",
+        "abs",
+        "zeros_like",
+        "ascontiguousarray",
+    ):
         monkeypatch.setattr(fake_xp, name, walled(getattr(np, name)), raising=False)
     for name in ("empty", "empty_like"):
         monkeypatch.setattr(fake_xp, name, walled(getattr(np, name)), raising=False)
