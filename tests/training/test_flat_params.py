@@ -10,7 +10,7 @@ from midpg_np.training.config import TrainConfig
 from midpg_np.training.flat_params import common_vector, flat_views, is_table
 from midpg_np.training.optim import Adam
 from midpg_np.training.resume import start_run
-from midpg_np.tree import tree_copy, tree_flatten, tree_items
+from midpg_np.tree import tree_astype, tree_copy, tree_flatten, tree_items, tree_map
 
 
 def small_tree(rng):
@@ -61,16 +61,16 @@ def test_a_table_is_told_by_its_last_key():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_steps_have_the_same_bits_in_one_vector_and_apart(dtype):
     rng, adam = np.random.default_rng(1), Adam(lr=1e-2)
-    apart = {path: leaf.astype(dtype) for path, leaf in tree_flatten(small_tree(rng)).items()}
+    apart = tree_astype(small_tree(rng), dtype)
     together = flat_views(tree_copy(apart))
     states = adam.init(apart), adam.init(together)
     for _ in range(70):
-        grads = {path: rng.normal(size=leaf.shape).astype(dtype) for path, leaf in apart.items()}
+        grads = tree_map(lambda leaf: rng.normal(size=leaf.shape).astype(dtype), apart)
         adam.update(apart, grads, states[0])
         adam.update(together, grads, states[1])
     assert states[0].vector is None and states[1].vector is not None
-    for path, leaf in apart.items():
-        assert together[path].tobytes() == leaf.tobytes(), path
+    for path, leaf in tree_items(apart):
+        assert tree_flatten(together)[path].tobytes() == leaf.tobytes(), path
 
 
 def test_leaves_that_were_exchanged_between_steps_are_looked_at_anew():
