@@ -30,16 +30,17 @@ import numpy as np
 from midpg_np.backend import put_rows
 from midpg_np.training.adam_core import corrections
 
-# Terms N + 1 of the series: with beta 0.9 and 0.999 the bound is 1e-8 and 2e-17 of D even where
-# r = 0; it is smaller by (eps / r)^{N+1} elsewhere.
-TERMS = {np.dtype(np.float32): 4, np.dtype(np.float64): 10}
+# Terms N + 1 of the series: few for all rows, more for those that few leave too far off.  With beta
+# 0.9 and 0.999 and after some 1,000 steps the first bound is 1e-8 (float32) and 2e-17 (float64) of
+# D even where r = 0, and smaller by (eps / r)^{N+1} elsewhere; before, e_t still changes.
+TERMS = {np.dtype(np.float32): (4, 8), np.dtype(np.float64): (10, 16)}
 CHUNK = 4096
 LONGEST_HORIZON = 4096  # beyond, the table of Q costs more than replaying the steps
 
 
 @dataclass(frozen=True)
 class MissedSteps:
-    """c, Q and the bounds for one setting of Adam (see there) and one dtype.
+    """c, Q and the bound for one setting of Adam (see there) and one dtype.
 
     Parameters
     ----------
@@ -67,8 +68,8 @@ class MissedSteps:
         Shapes
         ------
         last : (n,)
-        rows : (n, 2 N + 3)
-            c; Q_0 to Q_N; and Q_i / Q_0 for i from 1 to N + 1, the bounds for i terms.
+        rows : (n, N + 3)
+            c; Q_0 to Q_N; and Q_{N+1} / Q_0, the bound.
         """
         recent = last > step - self.horizon
         if recent.all():
@@ -95,19 +96,18 @@ class MissedSteps:
 
 def missed_steps(
     lr: float, beta1: float, beta2: float, eps: float, eps_mode: str, dtype: np.dtype
-) -> MissedSteps | None:
-    """Return the table for one setting, or None where replaying the steps is as cheap."""
-    if beta1 == 0.0 or dtype not in TERMS:
-        return None
-    n_terms = TERMS[dtype]
-    # The terms of Q_{N+1} fall off the slowest: as (beta1 beta2^{-(N+2)/2})^j.
-    log_ratio = math.log(beta1) - 0.5 * (n_terms + 1) * math.log(beta2)
-    if log_ratio >= 0.0:
-        return None
-    horizon = math.ceil(math.log(float(np.finfo(dtype).eps) / 16.0) / log_ratio)
-    if horizon > LONGEST_HORIZON:
-        return None
-    return MissedSteps(lr, beta1, beta2, eps, eps_mode, dtype, n_terms, horizon)
+) -> tuple[MissedSteps, ...]:
+    """Return tables of few and of more terms; none where replaying the steps is as cheap."""
+    tables = []
+    for n_terms in TERMS.get(dtype, ()) if beta1 > 0.0 else ():
+        # The terms of Q_{N+1} fall off the slowest: as (beta1 beta2^{-(N+2)/2})^j.
+        log_ratio = math.log(beta1) - 0.5 * (n_terms + 1) * math.log(beta2)
+        if log_ratio < 0.0:
+            horizon = math.ceil(math.log(float(np.finfo(dtype).eps) / 16.0) / log_ratio)
+            if horizon <= LONGEST_HORIZON:
+                settings = lr, beta1, beta2, eps, eps_mode
+                tables.append(MissedSteps(*settings, dtype, n_terms, horizon))
+    return tuple(tables)
 
 
 @lru_cache(maxsize=8)
@@ -131,11 +131,10 @@ def _sums(table: MissedSteps, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
     return first / math.sqrt(table.beta2), Q
 
 
-def _rows(
-    table: MissedSteps, c: np.ndarray, Q: np.ndarray, rounding: np.ndarray | None = None
-) -> np.ndarray:
-    bounds = (Q[1:] if rounding is None else Q[1:] + rounding[1:]) / np.where(Q[0] > 0.0, Q[0], 1.0)
-    return np.ascontiguousarray(np.concatenate([c[None], Q[:-1], bounds]).T, dtype=table.dtype)
+def _rows(table: MissedSteps, c: np.ndarray, Q: np.ndarray) -> np.ndarray:
+    bound = Q[-1] / np.where(Q[0] > 0.0, Q[0], 1.0)
+    rows = np.concatenate([c[None], Q[:-1], bound[None]]).T
+    return np.ascontiguousarray(rows, dtype=table.dtype)
 
 
 @lru_cache(maxsize=8)
@@ -158,10 +157,9 @@ def _near(table: MissedSteps, step: int) -> np.ndarray:
         less.append(less[-1] * (R - 1.0))
         tails.append(tails[-1] * R)
     tails = [tail * value for tail, value in zip(tails, now, strict=True)]
-    rounding = 4.0 * np.finfo(np.float64).eps * Q
-    # Not the last Q, which is needed as a bound only.
+    # Not the last Q: without its tail the bound covers what the subtraction rounds off, too.
     for i in range(table.n_terms):
         for part in range(i):
             Q[i] -= tails[part] * less[i - part] * math.comb(i, part)
         Q[i] -= tails[i]
-    return _rows(table, c, np.maximum(Q, 0.0, out=Q), rounding)
+    return _rows(table, c, np.maximum(Q, 0.0, out=Q))

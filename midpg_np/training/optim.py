@@ -155,9 +155,9 @@ class Adam:
         a, e = corrections(self.lr, self.beta1, self.beta2, self.eps, self.eps_mode, step)
         return StepSizes(self.beta1, self.beta2, a, e)
 
-    def _missed(self, dtype: Any) -> MissedSteps | None:
+    def _missed(self, dtype: Any) -> tuple[MissedSteps, ...]:
         if self.table_mode == "replay":
-            return None
+            return ()
         settings = self.lr, self.beta1, self.beta2, self.eps, self.eps_mode
         return missed_steps(*settings, np.dtype(dtype))
 

@@ -7,7 +7,7 @@ next read, so that a step costs what the rows of its batch cost:
 
 - *rows* adds up the missed displacements in closed form (``missed_steps``) and decays the moments
   by a power.  The sum is right to rounding; where its bound does not say so (gradients as small as
-  eps in the first thousand steps), the row is replayed.
+  eps in the first few hundred steps), the row is replayed.
 - *replay* takes the missed steps one by one, with the operations and the bits of the table form.
 
 What is exact in a replay, and what holds to rounding:
@@ -163,7 +163,7 @@ def catch_up(
     moments: TableMoments,
     ids: Array,
     sizes: StepSizes,
-    missed: MissedSteps | None,
+    missed: tuple[MissedSteps, ...],
     step: int,
 ) -> None:
     """Bring the rows ``ids`` to ``step``, in place; ids may repeat and have any shape."""
@@ -181,7 +181,7 @@ def catch_up(
 
 
 def settle_table(
-    p: Array, moments: TableMoments, sizes: StepSizes, missed: MissedSteps | None, step: int
+    p: Array, moments: TableMoments, sizes: StepSizes, missed: tuple[MissedSteps, ...], step: int
 ) -> None:
     """Bring every row to ``step``, in place."""
     assert moments.last is not None
@@ -195,7 +195,7 @@ def _make_up(
     ids: np.ndarray,
     last: np.ndarray,
     sizes: StepSizes,
-    missed: MissedSteps | None,
+    missed: tuple[MissedSteps, ...],
     step: int,
 ) -> None:
     """Make up for the steps after ``last`` that distinct rows have missed."""
@@ -203,9 +203,10 @@ def _make_up(
     moments.last.put(ids, step)
     for start in range(0, ids.size, CHUNK):
         some, since = ids[start : start + CHUNK], last[start : start + CHUNK]
-        if missed is not None:
-            left = _sum(p, moments, some, since, missed, step)
-            some, since = some[left], since[left]
+        for table in missed:
+            if some.size:
+                left = _sum(p, moments, some, since, table, step)
+                some, since = some[left], since[left]
         if some.size:
             _replay(p, moments, some, since, sizes, step)
 
@@ -218,7 +219,7 @@ def _sum(
     missed: MissedSteps,
     step: int,
 ) -> np.ndarray:
-    """Add up the missed steps of distinct rows; return which ones must be replayed instead."""
+    """Add up the missed steps of distinct rows; return which ones are left, being too far off."""
     xp, dtype, width = get_xp(p=p, m=moments.m), np.dtype(p.dtype), p.shape[1]
 
     def spread(column: np.ndarray) -> Array:
@@ -231,9 +232,9 @@ def _sum(
     root, y = xp.sqrt(v), spread(coefficients[:, 0])
     root += y
     y /= root
-    n_terms, left = _terms_needed(y, m, coefficients[:, 1 + missed.n_terms :])
-    total = spread(coefficients[:, n_terms])
-    for i in range(n_terms - 1, 0, -1):
+    left = _too_far_off(y, m, coefficients[:, -1], missed.n_terms)
+    total = spread(coefficients[:, missed.n_terms])
+    for i in range(missed.n_terms - 1, 0, -1):
         total *= y
         xp.subtract(spread(coefficients[:, i]), total, out=total)
     total *= m
@@ -254,20 +255,19 @@ def _sum(
     return left
 
 
-def _terms_needed(y: Array, m: Array, bounds: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return how many terms are right to rounding, and the rows for which none in the table are.
+def _too_far_off(y: Array, m: Array, bound: np.ndarray, n_terms: int) -> np.ndarray:
+    """Return the rows in which the bound of some entry, bound y^n_terms, is beyond rounding.
 
-    ``y`` is about eps / sqrt(v): one or two terms do, but for gradients as small as eps.
+    ``y`` is about eps / sqrt(v), and 1 in an entry that never had a gradient, which does not move.
     """
-    n_most, is_host = bounds.shape[1], get_xp(y=y, m=m) is np
-    limit = 0.25 * float(np.finfo(bounds.dtype).eps)
-    largest = float(y.max()) if is_host else 1.0  # on a GPU no step waits to look at y
-    for n_terms in range(1 if is_host else n_most, n_most + 1):
-        if float(bounds[:, n_terms - 1].max()) * largest**n_terms <= limit:
-            return n_terms, np.arange(0)
-    # By row, and without entries that never had a gradient, where y is 1 and nothing moves.
-    by_row = to_numpy((y * (m != 0.0)).max(axis=1)).astype(np.float64)
-    return n_most, np.flatnonzero(~(bounds[:, -1] * by_row**n_most <= limit))
+    limit = 0.25 * float(np.finfo(bound.dtype).eps)
+    highest = float(bound.max())
+    if highest <= limit:  # as after the first thousand steps: no device is asked for y
+        return np.arange(0)
+    suspect = to_numpy((y > (limit / highest) ** (1.0 / n_terms)) & (m != 0.0))
+    rows = np.unique(np.flatnonzero(suspect) // suspect.shape[1])
+    largest = to_numpy(y)[rows].max(axis=1, initial=0.0).astype(np.float64)
+    return rows[~(bound[rows] * largest**n_terms <= limit)]
 
 
 def _replay(
