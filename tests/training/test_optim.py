@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midpg_np.layers.row_gradient import RowGradient
-from midpg_np.training import row_adam
+from midpg_np.training import optim, row_adam
 from midpg_np.training.optim import Adam
 from midpg_np.tree import tree_copy
 
@@ -202,8 +202,32 @@ def test_an_update_of_rows_that_were_not_prepared_is_refused():
 
 def test_a_whole_table_gradient_is_refused_by_rows():
     params, rows = {"table": np.ones((4, 2))}, Adam(table_mode="replay")
-    with pytest.raises(ValueError, match="needs a RowGradient for table"):
+    with pytest.raises(ValueError, match="deferred rows need a RowGradient for table"):
         rows.update(params, {"table": np.ones((4, 2))}, rows.init(params))
+
+
+def test_auto_defers_the_rows_of_large_tables_only(monkeypatch):
+    monkeypatch.setattr(optim, "AUTO_ROWS", 4)
+    params = {"small": {"table": np.ones((4, 2))}, "large": {"table": np.ones((5, 2))}}
+    adam, replay = Adam(table_mode="auto"), Adam(table_mode="replay")
+    twin = tree_copy(params)
+    state, twin_state = adam.init(params), replay.init(twin)
+    for row in (0, 1, 1, 0):
+        grads = {
+            name: {"table": RowGradient(np.array([row]), np.ones((1, 2)), n_rows)}
+            for name, n_rows in (("small", 4), ("large", 5))
+        }
+        rows = {"large.table": np.array([[row, 3]])}
+        adam.prepare(params, state, rows)
+        adam.update(params, grads, state)
+        replay.settle(twin, twin_state)
+        replay.update(twin, grads, twin_state)
+    assert state.tables["small.table"].last is None
+    assert state.tables["large.table"].last.tolist() == [4, 3, -1, -1, -1]
+    adam.settle(params, state)
+    replay.settle(twin, twin_state)
+    np.testing.assert_array_equal(params["small"]["table"], twin["small"]["table"])
+    np.testing.assert_allclose(params["large"]["table"], twin["large"]["table"], rtol=1e-15)
 
 
 def test_moments_do_not_linger_among_the_subnormal_numbers():
