@@ -14,6 +14,7 @@ from midpg_np.backend import (
     check_device,
     gather_rows,
     get_xp,
+    put_rows,
     scatter_add_rows,
     segment_sum_rows,
     sorted_positions,
@@ -160,6 +161,19 @@ def test_gathering_refuses_an_id_beyond_the_table():
     with pytest.raises(IndexError, match="out of bounds"):
         gather_rows(np.zeros((3, 2)), np.array([[0, 3]]))
     assert to_numpy(gather_rows(to_fake(np.eye(2)), to_fake([1]))).tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("make", [np.ascontiguousarray, np.asfortranarray])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_rows_are_put_where_they_belong(make, dtype):
+    table, ids = make(np.zeros((5, 3), np.float32)), np.array([4, 1])
+    rows = np.arange(12, dtype=dtype).reshape(2, 6)[:, ::2]
+    put_rows(table, ids, rows)
+    want = np.zeros((5, 3))
+    want[4], want[1] = [0, 2, 4], [6, 8, 10]
+    np.testing.assert_array_equal(table, want)
+    with pytest.raises(IndexError, match="out of bounds"):
+        put_rows(table, np.array([5]), rows[:1])
 
 
 def test_repeated_ids_by_hand():

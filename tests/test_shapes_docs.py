@@ -133,6 +133,7 @@ def model_forward():
 EXAMPLES = {
     "backend.segment_sum_rows": segment_sum,
     "backend.gather_rows": lambda: zeros(table=(4, 2)) | {"ids": np.array([1, 3, 1])},
+    "backend.put_rows": lambda: segment_sum() | zeros(table=(4, 2)),
     "backend.sorted_positions": lambda: {"ids": np.array([1, 0, 1])},
     "backend.scatter_add_rows": lambda: segment_sum() | zeros(target=(4, 2)),
     "batch.Batch": lambda: Batch(*zeros(a=(7, 3), b=(7,), c=(7,)).values())._asdict(),
