@@ -132,7 +132,7 @@ def _sums(table: MissedSteps, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(table: MissedSteps, c: np.ndarray, Q: np.ndarray) -> np.ndarray:
-    bound = Q[-1] / np.where(Q[0] > 0.0, Q[0], 1.0)
+    bound = np.where(Q[0] > 0.0, Q[-1] / np.where(Q[0] > 0.0, Q[0], 1.0), 0.0)  # 0 for k = 0
     rows = np.concatenate([c[None], Q[:-1], bound[None]]).T
     return np.ascontiguousarray(rows, dtype=table.dtype)
 

@@ -28,6 +28,7 @@ from midpg_np.training.row_adam import (
     settle_table,
     update_rows,
     update_table,
+    write_back,
 )
 from midpg_np.tree import Tree, tree_flatten, tree_items
 
@@ -261,6 +262,7 @@ class Adam:
         for path, part in state.layout.items():
             arrays[f"m.{path}"], arrays[f"v.{path}"] = m[part], v[part]
         for path, moments in state.tables.items():
+            write_back(moments)
             arrays[f"m.{path}"], arrays[f"v.{path}"] = to_numpy(moments.m), to_numpy(moments.v)
             if moments.last is not None:
                 arrays[f"last.{path}"] = moments.last

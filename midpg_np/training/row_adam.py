@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from midpg_np.backend import Array, gather_rows, get_xp, put_rows, to_numpy
+from midpg_np.backend import Array, gather_rows, get_xp, put_rows, sorted_positions, to_numpy
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.adam_core import (
     FLUSH_EVERY,
@@ -48,8 +48,28 @@ NEVER = -1
 
 
 @dataclass
+class Gathered:
+    """Moments of the rows of a batch, up to date, that the table does not have yet.
+
+    Shapes
+    ------
+    ids : (n,) on the host, ascending
+    m, v : (n, k)
+    """
+
+    step: int
+    ids: np.ndarray
+    m: Array
+    v: Array
+
+
+@dataclass
 class TableMoments:
     """Moments of one table.
+
+    Between catching up and the update of the same rows their moments are ``gathered``: in a large
+    table, writing and reading them once more takes as long as the arithmetic.  ``write_back`` ends
+    this state; whatever else reads m and v calls it first.
 
     Shapes
     ------
@@ -62,6 +82,16 @@ class TableMoments:
     m: Array
     v: Array
     last: np.ndarray | None
+    gathered: Gathered | None = None
+
+
+def write_back(moments: TableMoments) -> None:
+    """Write gathered moments to the table."""
+    gathered, moments.gathered = moments.gathered, None
+    if gathered is not None:
+        where = get_xp(moments.m).asarray(gathered.ids)
+        put_rows(moments.m, where, gathered.m)
+        put_rows(moments.v, where, gathered.v)
 
 
 def update_table(
@@ -84,7 +114,8 @@ def update_table(
         cuts = np.searchsorted(gradient.ids, [*starts, n_rows]).tolist()
     else:
         cuts = [0, gradient.ids.shape[0]]
-    new_m, new_v = _new_moments(moments, gradient.ids, gradient.rows, sizes)
+    new_m, new_v = gather_rows(moments.m, gradient.ids), gather_rows(moments.v, gradient.ids)
+    _add_gradient(new_m, new_v, gradient.rows, sizes)
     for block, start in enumerate(starts):
         rows = slice(start, min(start + size, n_rows))
         mine = slice(cuts[block], cuts[block + 1])
@@ -100,15 +131,10 @@ def update_table(
             flush(m, v)
 
 
-def _new_moments(
-    moments: TableMoments, ids: Array, g: Array, sizes: StepSizes
-) -> tuple[Array, Array]:
-    """Return the moments of rows with a gradient, after it."""
-    m, v = gather_rows(moments.m, ids), gather_rows(moments.v, ids)
+def _add_gradient(m: Array, v: Array, g: Array, sizes: StepSizes) -> None:
     m *= sizes.beta1
     v *= sizes.beta2
     accumulate(m, v, g, sizes, get_xp(m=m).empty_like(m))
-    return m, v
 
 
 def update_rows(
@@ -122,40 +148,42 @@ def update_rows(
         If one of the rows was not brought up to date before it was read.
     """
     assert moments.last is not None
-    host_ids = to_numpy(gradient.ids)
-    last = moments.last.take(host_ids)
-    stale = (last != NEVER) & (last != step - 1)
+    ids, g, host_ids = gradient.ids, gradient.rows, to_numpy(gradient.ids)
+    ready, size = moments.gathered, rows_per_block(get_xp(p=p), p.shape[1])
+    if ready is not None and ready.step == step - 1 and np.array_equal(ready.ids, host_ids):
+        moments.gathered, size = None, max(host_ids.size, 1)
+    else:
+        ready = None
+        write_back(moments)
+        _check_up_to_date(moments.last, host_ids, step)
+    moments.last.put(host_ids, step)
+    for start in range(0, host_ids.size, size):
+        some = slice(start, start + size)
+        where = ids[some]
+        if ready is None:
+            m, v = gather_rows(moments.m, where), gather_rows(moments.v, where)
+        else:
+            m, v = ready.m, ready.v
+        _add_gradient(m, v, g[some], sizes)
+        u = get_xp(p=p).empty_like(m)
+        displace(m, v, *sizes.at(step), u)
+        weights = gather_rows(p, where)
+        weights -= u
+        if step % FLUSH_EVERY == 0:
+            flush(m, v)
+        for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
+            put_rows(table, where, rows)
+
+
+def _check_up_to_date(last: np.ndarray, ids: np.ndarray, step: int) -> None:
+    since = last.take(ids)
+    stale = (since != NEVER) & (since != step - 1)
     if stale.any():
-        row = int(host_ids[stale][0])
+        row = int(ids[stale][0])
         raise ValueError(
             f"row {row} has a gradient at step {step} but was last computed at step "
-            f"{int(moments.last[row])}; call prepare with every row that forward reads."
+            f"{int(last[row])}; call prepare with every row that forward reads."
         )
-    moments.last.put(host_ids, step)
-    size = rows_per_block(get_xp(p=p), p.shape[1])
-    for start in range(0, host_ids.size, size):
-        _update_some(
-            p,
-            moments,
-            gradient.ids[start : start + size],
-            gradient.rows[start : start + size],
-            sizes,
-            step,
-        )
-
-
-def _update_some(
-    p: Array, moments: TableMoments, ids: Array, g: Array, sizes: StepSizes, step: int
-) -> None:
-    m, v = _new_moments(moments, ids, g, sizes)
-    u = get_xp(p=p).empty_like(m)
-    displace(m, v, *sizes.at(step), u)
-    weights = gather_rows(p, ids)
-    weights -= u
-    if step % FLUSH_EVERY == 0:
-        flush(m, v)
-    for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
-        put_rows(table, ids, rows)
 
 
 def catch_up(
@@ -168,16 +196,42 @@ def catch_up(
 ) -> None:
     """Bring the rows ``ids`` to ``step``, in place; ids may repeat and have any shape."""
     assert moments.last is not None
-    host_ids = to_numpy(ids).reshape(-1)
-    last = moments.last.take(host_ids)
-    waiting = np.flatnonzero((last != NEVER) & (last < step))
-    if waiting.size == 0:
-        return
-    stale = host_ids.take(waiting)
-    # Of repeated ids the last one written stays; only it goes on.
-    moments.last.put(stale, np.arange(waiting.size))
-    chosen = np.flatnonzero(moments.last.take(stale) == np.arange(waiting.size))
-    _make_up(p, moments, stale[chosen], last.take(waiting[chosen]), sizes, missed, step)
+    write_back(moments)
+    distinct, _ = sorted_positions(to_numpy(ids).reshape(-1))
+    distinct = distinct[np.append(True, distinct[1:] != distinct[:-1])[: distinct.size]]
+    last = moments.last.take(distinct)
+    if missed and distinct.size <= CHUNK:
+        _gather_up(p, moments, distinct, last, sizes, missed, step)
+    else:
+        waiting = np.flatnonzero((last != NEVER) & (last < step))
+        _make_up(p, moments, distinct[waiting], last[waiting], sizes, missed, step)
+
+
+def _gather_up(
+    p: Array,
+    moments: TableMoments,
+    ids: np.ndarray,
+    last: np.ndarray,
+    sizes: StepSizes,
+    missed: tuple[MissedSteps, ...],
+    step: int,
+) -> None:
+    """As ``_make_up``, for the rows of a batch: their moments stay at hand for the update."""
+    assert moments.last is not None
+    xp, ever = get_xp(p=p, m=moments.m), last != NEVER
+    since, where = np.where(ever, last, step), xp.asarray(ids)
+    weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
+    left = _sum(weights, m, v, since, missed[0], step)
+    moments.last.put(ids[ever], step)
+    if left.size == 0:
+        put_rows(p, where, weights)
+    else:
+        kept = np.delete(np.arange(ids.size), left)
+        put_rows(p, xp.asarray(ids[kept]), weights[xp.asarray(kept)])
+        _make_up(p, moments, ids[left], since[left], sizes, missed[1:], step)
+        some, there = xp.asarray(left), xp.asarray(ids[left])
+        m[some], v[some] = gather_rows(moments.m, there), gather_rows(moments.v, there)
+    moments.gathered = Gathered(step, ids, m, v)
 
 
 def settle_table(
@@ -185,6 +239,7 @@ def settle_table(
 ) -> None:
     """Bring every row to ``step``, in place."""
     assert moments.last is not None
+    write_back(moments)
     waiting = np.flatnonzero((moments.last != NEVER) & (moments.last < step))
     _make_up(p, moments, waiting, moments.last[waiting], sizes, missed, step)
 
@@ -205,13 +260,13 @@ def _make_up(
         some, since = ids[start : start + CHUNK], last[start : start + CHUNK]
         for table in missed:
             if some.size:
-                left = _sum(p, moments, some, since, table, step)
+                left = _sum_in_place(p, moments, some, since, table, step)
                 some, since = some[left], since[left]
         if some.size:
             _replay(p, moments, some, since, sizes, step)
 
 
-def _sum(
+def _sum_in_place(
     p: Array,
     moments: TableMoments,
     ids: np.ndarray,
@@ -219,16 +274,31 @@ def _sum(
     missed: MissedSteps,
     step: int,
 ) -> np.ndarray:
-    """Add up the missed steps of distinct rows; return which ones are left, being too far off."""
-    xp, dtype, width = get_xp(p=p, m=moments.m), np.dtype(p.dtype), p.shape[1]
+    """Sum the missed steps of distinct rows of the tables; return which ones are left."""
+    xp = get_xp(p=p, m=moments.m)
+    where = xp.asarray(ids)
+    weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
+    left = _sum(weights, m, v, last, missed, step)
+    if left.size:
+        kept = np.delete(np.arange(ids.size), left)
+        where, there = xp.asarray(ids[kept]), xp.asarray(kept)
+        weights, m, v = weights[there], m[there], v[there]
+    for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
+        put_rows(table, where, rows)
+    return left
+
+
+def _sum(
+    weights: Array, m: Array, v: Array, last: np.ndarray, missed: MissedSteps, step: int
+) -> np.ndarray:
+    """Sum the missed steps of rows, in place; return which ones are left, being too far off."""
+    xp, dtype, width = get_xp(weights=weights, m=m), np.dtype(m.dtype), m.shape[1]
 
     def spread(column: np.ndarray) -> Array:
         # (n,) to (n, k): NumPy is slow to broadcast along a short axis.
         return xp.repeat(xp.asarray(column), width).reshape(-1, width)
 
     coefficients = missed.of(last, step)
-    where = xp.asarray(ids)
-    weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
     root, y = xp.sqrt(v), spread(coefficients[:, 0])
     root += y
     y /= root
@@ -246,12 +316,6 @@ def _sum(
         moment *= spread(decay.astype(dtype))
     if step % FLUSH_EVERY == 0:
         flush(m, v)
-    if left.size:
-        kept = np.delete(np.arange(ids.size), left)
-        where, kept = xp.asarray(ids[kept]), xp.asarray(kept)
-        weights, m, v = weights[kept], m[kept], v[kept]
-    for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
-        put_rows(table, where, rows)
     return left
 
 

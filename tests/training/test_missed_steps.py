@@ -10,6 +10,7 @@ from midpg_np.training import row_adam
 from midpg_np.training.adam_core import corrections
 from midpg_np.training.missed_steps import missed_steps
 from midpg_np.training.optim import Adam
+from midpg_np.tree import tree_copy
 
 BETAS = [(0.9, 0.999), (0.7, 0.99), (0.95, 0.999)]
 
@@ -116,6 +117,52 @@ def test_ordinary_gradients_are_summed_and_those_of_the_size_of_eps_replayed(mon
     assert counter.n_rows == 9
     assert summed.tobytes() == replayed.tobytes()
     assert (summed != 0.01).any()
+
+
+def test_whatever_comes_between_catching_up_and_the_update_changes_no_bit():
+    """Saving, another batch, rows that get no gradient: gathered moments are never lost."""
+    rng = np.random.default_rng(1)
+    start, adam = {"table": rng.normal(0, 0.01, (9, 2)).astype(np.float32)}, Adam(table_mode="rows")
+    plain, busy = tree_copy(start), tree_copy(start)
+    states = adam.init(plain), adam.init(busy)
+    for step in range(40):
+        ids = np.unique(rng.integers(0, 9, 3))
+        read = np.append(ids, ids)  # repeated
+        gradient = RowGradient(ids, rng.normal(size=(ids.size, 2)).astype(np.float32), 9)
+        adam.prepare(plain, states[0], {"table": read})
+        adam.prepare(busy, states[1], {"table": read})
+        if step % 3 == 0:
+            saved = adam.state_arrays(states[1])
+            states = states[0], adam.restore(busy, saved)
+        if step % 3 == 1:
+            adam.prepare(busy, states[1], {"table": read})
+        adam.update(plain, {"table": gradient}, states[0])
+        adam.update(busy, {"table": gradient}, states[1])
+    assert states[0].tables["table"].gathered is None
+    for name, array in adam.state_arrays(states[0]).items():
+        assert array.tobytes() == adam.state_arrays(states[1])[name].tobytes(), name
+    np.testing.assert_array_equal(plain["table"], busy["table"])
+
+
+def test_rows_that_are_read_without_a_gradient_keep_up():
+    rng = np.random.default_rng(2)
+    start = {"table": rng.normal(0, 0.01, (9, 2))}
+    by_rows, whole = tree_copy(start), tree_copy(start)
+    rows, table = Adam(table_mode="rows"), Adam()
+    states = rows.init(by_rows), table.init(whole)
+    for step in range(60):
+        ids = np.unique(rng.integers(0, 9, 4))
+        rows.prepare(by_rows, states[0], {"table": ids})
+        np.testing.assert_allclose(by_rows["table"][ids], whole["table"][ids], rtol=0, atol=1e-15)
+        some = ids[step % 2 :]
+        gradient = RowGradient(some, rng.normal(size=(some.size, 2)), 9)
+        rows.update(by_rows, {"table": gradient}, states[0])
+        table.update(whole, {"table": gradient}, states[1])
+    rows.settle(by_rows, states[0])
+    np.testing.assert_allclose(by_rows["table"], whole["table"], rtol=0, atol=1e-15)
+    for name in ("m", "v"):
+        got, want = (getattr(state.tables["table"], name) for state in states)
+        np.testing.assert_allclose(got, want, rtol=1e-13)
 
 
 def race(n_steps, n_rows, dtype, eps_mode, seed=0):
