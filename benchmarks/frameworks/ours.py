@@ -13,6 +13,7 @@ from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.optim import Adam
 from midpg_np.training.step import draws_to_device, host_batch, training_step
+from midpg_np.training.tiles import Tiles
 from midpg_np.tree import Tree, tree_astype, tree_flatten, tree_to_device
 
 
@@ -28,6 +29,7 @@ class OurStep:
     device : str
         "cpu" or "cuda".
     n_threads : int
+        Tiles of the batch worked on at a time, for models that can.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class OurStep:
         self.model, self.dtype, self.device, self.n_threads = model, dtype, device, n_threads
         self.params = tree_to_device(tree_astype(params, dtype), device)
         self.adam = Adam()
+        self.tiles = Tiles(512 // n_threads, n_threads) if device == "cpu" else None
         self.state = self.adam.init(self.params, getattr(model, "buffers", ()))
 
     def stage(self, batch: Batch, draws: Mapping[str, np.ndarray]) -> Any:
@@ -50,7 +53,8 @@ class OurStep:
         return batch.to(self.device), draws_to_device(draws, self.dtype, self.device)
 
     def _result(self, staged: Any) -> Any:
-        return training_step(self.model, CROSS_ENTROPIES["full"], self.params, *staged)
+        loss = CROSS_ENTROPIES["full"]
+        return training_step(self.model, loss, self.params, *staged, tiles=self.tiles)
 
     def loss_and_grads(self, staged: Any) -> tuple[float, dict[str, np.ndarray]]:
         """Return the loss and all gradients by path."""
