@@ -42,6 +42,7 @@ def _numpy_scatter_add(target: np.ndarray, ids: np.ndarray, rows: np.ndarray) ->
 _BACKENDS: dict[type, Backend] = {
     np.ndarray: Backend("numpy", np, _numpy_scatter_add, lambda array: array)
 }
+_NUMPY_ONLY = {np.ndarray}
 
 
 def register_backend(array_type: type, backend: Backend) -> None:
@@ -108,8 +109,8 @@ def get_xp(*arrays: Array, **named: Array) -> Namespace:
     TypeError
         If the arrays live on different devices, or one of them is not an array at all.
     """
-    # The usual case first: this is called some hundred times a step.
-    if all(type(array) is np.ndarray for array in (*arrays, *named.values())) and (arrays or named):
+    kinds = {*map(type, arrays), *map(type, named.values())}
+    if kinds == _NUMPY_ONLY:  # on the way to every operation, so without naming anybody
         return np
     positional = {f"argument {i}": array for i, array in enumerate(arrays, start=1)}
     return _common_backend(positional | named).xp
@@ -197,6 +198,15 @@ def sorted_positions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = keys & ((1 << bits) - 1)
     keys >>= bits
     return keys, order
+
+
+def is_batch_last(x: Array) -> bool:
+    """Whether the rows of a batch (B, ..., d), not the features, lie side by side in memory.
+
+    Shapes are (B, d) everywhere; how a batch is *stored* is up to who makes it, and element-wise
+    operations and products keep it so (docs/decisions/0006-batch-last.md).
+    """
+    return bool(x.strides[0] < x.strides[-1])
 
 
 def segment_sum_rows(ids: Array, rows: Array) -> tuple[Array, Array]:

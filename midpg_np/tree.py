@@ -97,6 +97,6 @@ def tree_size(tree: Tree) -> int:
 
 
 def tree_set(tree: Tree, path: str, leaf: Array) -> Tree:
-    """Return a tree with the leaf at ``path`` replaced; every other leaf is shared."""
+    """Return a tree with the leaf at ``path`` replaced, or added; every other leaf is shared."""
     key, _, rest = path.partition(".")
-    return tree | {key: tree_set(tree[key], rest, leaf) if rest else leaf}
+    return tree | {key: tree_set(tree.get(key, {}), rest, leaf) if rest else leaf}

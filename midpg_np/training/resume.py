@@ -25,7 +25,7 @@ from midpg_np.tree import Tree, tree_astype, tree_to_device, tree_unflatten
 
 CHECKPOINT_FORMAT = "midpg_np.checkpoint"
 # Options that may differ when a run is resumed: they change no step that was already taken.
-FREE_OPTIONS = ("epochs", "patience", "checkpoint_every")
+FREE_OPTIONS = ("epochs", "patience", "checkpoint_every", "threads")
 
 
 @dataclass

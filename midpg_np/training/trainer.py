@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from midpg_np.training.step import (
     rows_read,
     training_step,
 )
+from midpg_np.training.tiles import Tiles
 from midpg_np.tree import Tree, tree_copy, tree_to_device
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -117,6 +119,12 @@ class Trainer:
                 self._epoch(state, identity)
         return self._result(state)
 
+    @cached_property
+    def _tiles(self) -> Tiles | None:
+        """A GPU takes whole batches."""
+        config = self.config
+        return Tiles(config.tile_rows, config.threads) if config.device == "cpu" else None
+
     @property
     def checkpoint_path(self) -> Path | None:
         """File that is replaced at every checkpoint."""
@@ -167,6 +175,7 @@ class Trainer:
             batch.to(config.device),
             draws_to_device(draws, config.dtype, config.device),
             config.loss_reduce,
+            self._tiles,
         )
         state.step += 1
         self.last_result = result
