@@ -44,9 +44,6 @@ def keep_freed_memory() -> None:
     np.empty(31 * 2**20, np.uint8)
 
 
-keep_freed_memory()
-
-
 def _numpy_scatter_add(target: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> None:
     unique_ids, sums = segment_sum_rows(ids, rows)
     target[unique_ids] += sums

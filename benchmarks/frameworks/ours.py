@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.backend import to_numpy
+from midpg_np.backend import keep_freed_memory, to_numpy
 from midpg_np.batch import Batch
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
@@ -42,6 +42,7 @@ class OurStep:
         n_threads: int = 1,
     ) -> None:
         self.model, self.dtype, self.device, self.n_threads = model, dtype, device, n_threads
+        keep_freed_memory()  # as fit does
         buffers = getattr(model, "buffers", ())
         self.params = flat_views(tree_to_device(tree_astype(params, dtype), device), buffers)
         self.adam = TrainConfig(device=device).adam
