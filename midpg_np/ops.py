@@ -19,9 +19,13 @@ def batch_last(x: Array) -> Array:
     return x if is_batch_last(x) else get_xp(x).asfortranarray(x)
 
 
-def product(x: Array, W: Array, like: Array | None = None) -> Array:
-    """x W, stored as ``like`` is (``like`` = x if None)."""
-    return (W.T @ x.T).T if is_batch_last(x if like is None else like) else x @ W
+def product(x: Array, W: Array, like: Array | None = None, out: Array | None = None) -> Array:
+    """x W, stored as ``like`` is (``like`` = x if None), or written to ``out``."""
+    xp = get_xp(x=x, W=W)
+    times = xp.multiply if x.shape[1] == 1 else xp.matmul  # (B, 1) (1, O) has nothing to sum
+    if is_batch_last(x if like is None else like):
+        return times(W.T, x.T, out=None if out is None else out.T).T
+    return times(x, W, out=out)
 
 
 def take_rows(x: Array, ids: Array) -> Array:
@@ -34,6 +38,14 @@ def add_to(y: Array, b: Array) -> Array:
     if y.dtype != b.dtype:
         return y + b
     y += b
+    return y
+
+
+def times_to(y: Array, x: Array) -> Array:
+    """y x in the memory of y, a fresh array; elsewhere if x is wider (the complex step)."""
+    if x.dtype.kind == "c" != y.dtype.kind:
+        return y * x
+    y *= x
     return y
 
 
@@ -123,7 +135,8 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
     Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
     analytic, so the complex step sees through it.
     """
-    y = get_xp(x).tanh(0.5 * x)
+    y = 0.5 * x
+    get_xp(x).tanh(y, out=y)
     y *= 0.5
     y += 0.5
     return y, y
@@ -131,7 +144,9 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
 
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Return ``dx``."""
-    return dy * y * (1.0 - y)
+    dx = dy * y
+    dx *= 1.0 - y
+    return dx
 
 
 def scaled_sigmoid(
@@ -154,10 +169,11 @@ def scaled_sigmoid_backward(
 ) -> Array:
     """Return ``dx``; ``out`` must be neither dy nor y."""
     y, scale = cache
-    dx = get_xp(dy=dy, y=y).multiply(y, -1.0 / scale, out=out)
-    dx += 1.0
+    dx = get_xp(dy=dy, y=y).subtract(scale, y, out=out)
     dx *= y
     dx *= dy
+    if scale != 1.0:
+        dx *= 1.0 / scale
     return dx
 
 
@@ -209,7 +225,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
 
 def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
     """Join arrays along the last axis.  Backward: cut the adjoint at the same places."""
-    y = get_xp(*parts).concatenate(list(parts), axis=-1)
+    y = parts[0] if len(parts) == 1 else get_xp(*parts).concatenate(list(parts), axis=-1)
     return y, tuple(part.shape[-1] for part in parts)
 
 
@@ -243,6 +259,13 @@ class Activation(NamedTuple):
 
     forward: Callable[[Array], tuple[Array, object]]
     backward: Callable[..., Array]
+
+
+def activation_backward(activation: Activation, dy: Array, cache: Any) -> Array:
+    """Return ``dx`` where dy is a fresh array that nobody else reads: a ReLU takes its memory."""
+    if activation.backward is relu_backward:
+        return times_to(dy, cache)
+    return activation.backward(dy, cache)
 
 
 # Add your own pair here to use it as the activation of any model.

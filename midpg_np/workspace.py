@@ -14,7 +14,7 @@ import numpy as np
 
 from midpg_np.backend import Array, Namespace, get_xp, is_batch_last
 
-CACHE_BYTES = 2**20  # half of a core's second-level cache
+CACHE_BYTES = 2**19  # a quarter of a core's second-level cache: a piece has several arrays
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
@@ -82,6 +82,11 @@ def groups_at_once(xp: Namespace, n_groups: int, bytes_per_group: int) -> int:
     On a GPU all of them: there a few large kernels win.
     """
     return min(n_groups, max(1, CACHE_BYTES // max(bytes_per_group, 1))) if xp is np else n_groups
+
+
+def slices(n_groups: int, size: int) -> list[slice]:
+    """Cut ``n_groups`` into pieces of ``size``; the last may be smaller."""
+    return [slice(start, min(start + size, n_groups)) for start in range(0, n_groups, size)]
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -86,6 +86,18 @@ def _operator(name):
     return call
 
 
+def _in_place(name):
+    def call(self, other):
+        if not isinstance(other, (FakeArray, *SCALARS)):
+            raise TypeError(f"Unsupported type {type(other)}: a host array met a device array.")
+        getattr(np.ndarray, name)(self._data, np.asarray(unwrap(other))[()])
+        return self
+
+    return call
+
+
+for _name in ("iadd", "isub", "imul", "itruediv"):
+    setattr(FakeArray, f"__{_name}__", _in_place(f"__{_name}__"))
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
     setattr(FakeArray, f"__{_name}__", _operator(f"__{_name}__"))
     setattr(FakeArray, f"__r{_name}__", _operator(f"__r{_name}__"))
@@ -113,7 +125,7 @@ _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
     *("ones_like", "broadcast_to", "asfortranarray", "ascontiguousarray", "argsort", "cumsum"),
-    *("ones_like", "multiply", "matmul", "broadcast_to", "asfortranarray"),
+    *("multiply", "subtract", "matmul", "result_type"),
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
@@ -121,6 +133,9 @@ fake_xp = SimpleNamespace(
     full=lambda *args, **kwargs: FakeArray(np.full(*args, **kwargs)),
     empty=lambda *args, **kwargs: _spoiled(np.empty(*args, **kwargs)),
     asarray=lambda data: data if isinstance(data, FakeArray) else FakeArray(data),
+    asarray=lambda data, **kwargs: (
+        data if isinstance(data, FakeArray) else FakeArray(np.asarray(data, **kwargs))
+    ),
 )
 
 

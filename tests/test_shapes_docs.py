@@ -15,7 +15,8 @@ from systems import SYSTEMS
 import midpg_np
 from midpg_np import losses, ops
 from midpg_np.batch import Batch
-from midpg_np.layers.dwm import DynamicWeighting, factor_product
+from midpg_np.layers.core import CORES
+from midpg_np.layers.dwm import DynamicWeighting
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.groups import group_rows
 from midpg_np.layers.mir import MutualInformation
@@ -89,6 +90,11 @@ def weighting_cache(variant):
     return layer.forward(layer.init(generator(1)), np.zeros((7, 5)))[1]._asdict()
 
 
+def core(sigmoid_on):
+    factors = zeros(R=(7, 3, 2), C=(2, 4))
+    return factors | {"Q": CORES[sigmoid_on].forward(**factors, gain=1.0)[0]}
+
+
 def weighting():
     layer, U = DynamicWeighting(5, 3, 4, d_k=2), np.zeros((7, 5))
     return {"U": U, "Q": layer.forward(layer.init(generator(1)), U)[0]}
@@ -132,6 +138,9 @@ def model_forward():
 EXAMPLES = {
     "backend.segment_sum_rows": segment_sum,
     "backend.segment_sum_padded": segment_sum,
+    "backend.gather_rows": lambda: zeros(table=(4, 2)) | {"ids": np.array([1, 3, 1])},
+    "backend.put_rows": lambda: segment_sum() | zeros(table=(4, 2)),
+    "backend.sorted_positions": lambda: {"ids": np.array([1, 0, 1])},
     "backend.scatter_add_rows": lambda: segment_sum() | zeros(target=(4, 2)),
     "batch.Batch": lambda: Batch(*zeros(a=(7, 3), b=(7,), c=(7,)).values())._asdict(),
     "ops.affine": lambda: called(ops.affine, "y", **zeros(x=(7, 3), W=(3, 4), b=(4,))),
@@ -157,9 +166,8 @@ EXAMPLES = {
     "layers.embedding.Embedding.forward": embedding,
     "layers.dwm.WeightingCache": lambda: weighting_cache("rc"),
     "layers.dwm.DynamicWeighting.forward": weighting,
-    "layers.dwm.factor_product": lambda: (
-        zeros(R=(7, 3, 2), C=(2, 4)) | {"P": factor_product(np.zeros((7, 3, 2)), np.zeros((2, 4)))}
-    ),
+    "layers.core.sigmoid_of_product": lambda: core("product"),
+    "layers.core.product_of_sigmoids": lambda: core("factors"),
     "layers.negatives.shuffle": lambda: zeros(e=(7, 3)) | {"partner": np.arange(7)},
     "layers.mir.MutualInformation.forward": regulariser,
     "models.dpg.DPGCache": lambda: model_forward()[1].network._asdict(),

@@ -15,12 +15,14 @@ from itertools import cycle
 import numpy as np
 from spoiling import inside, op, parameter, result
 
+from midpg_np.layers.core import product_of_sigmoids, sigmoid_of_product
 from midpg_np.layers.expansion import Expansion
 from midpg_np.layers.mlp import MLP
 from midpg_np.layers.repeat import repeat_backward
 from midpg_np.losses import jensen_shannon_backward
 from midpg_np.ops import (
     Activation,
+    Pair,
     identity_backward,
     relu,
     scaled_sigmoid_backward,
@@ -101,15 +103,20 @@ def core_adjoint(x, dy, mode, with_W=True):
     return repeat_backward(dV * x["W"] if with_W else dV, *x["Q"].shape[1:], mode)
 
 
-def factors_reshaped(self, dQ, cache, workspace):
-    dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
+def factors_reshaped(dQ, cache, dQ_other=None, workspace=None):
+    dP = sigmoid_backward(dQ * cache.gain, cache.Q / cache.gain)
     return dP @ reshaped(cache.C), reshaped(cache.R) @ dP
 
 
-def factors_before_sigmoid(self, dQ, cache, workspace):
-    dP, R, C = dQ * self.gain, cache.R, cache.C
-    dR = sigmoid_backward(dP @ C.swapaxes(-1, -2), sigmoid(R)[0])
-    return dR, sigmoid_backward(R.swapaxes(-1, -2) @ dP, sigmoid(C)[0])
+def factors_before_sigmoid(dQ, cache, dQ_other=None, workspace=None):
+    """The cache holds the factors behind their sigmoid; the products need those."""
+    dP, R, C = dQ * cache.gain, cache.R, cache.C
+    dR = sigmoid_backward(dP @ logit(C).swapaxes(-1, -2), R)
+    return dR, sigmoid_backward(logit(R).swapaxes(-1, -2) @ dP, C)
+
+
+def logit(y):
+    return np.log(y / (1.0 - y))
 
 
 def every_second_input_lost():
@@ -231,7 +238,7 @@ LAYERS = {
     ),
     "dwm: Q (1 - Q) whatever the gain": inside(
         "dwm r sigmoid on product",
-        "layers.dwm.scaled_sigmoid_backward",
+        "layers.core.scaled_sigmoid_backward",
         lambda dQ, c, out: sigmoid_backward(dQ, c[0]),
     ),
     "dwm: gain forgotten": inside(
@@ -240,17 +247,17 @@ LAYERS = {
         lambda dQ, c, out: scaled_sigmoid_backward(dQ, c) / GAIN,
     ),
     "dwm: sigmoid of the factors forgotten": inside(
-        "dwm c sigmoid on factors", "layers.dwm.sigmoid_backward", lambda dy, y: dy
+        "dwm c sigmoid on factors", "layers.core.sigmoid_backward", lambda dy, y: dy
     ),
     "dwm: factors taken before their sigmoid": inside(
         "dwm rc sigmoid on factors",
-        "layers.dwm.DynamicWeighting._product_adjoints",
-        factors_before_sigmoid,
+        "layers.dwm.CORES",
+        {"factors": Pair(product_of_sigmoids, factors_before_sigmoid)},
     ),
     "dwm: factors transposed by reshape": inside(
         "dwm rc sigmoid on product",
-        "layers.dwm.DynamicWeighting._product_adjoints",
-        factors_reshaped,
+        "layers.dwm.CORES",
+        {"product": Pair(sigmoid_of_product, factors_reshaped)},
     ),
     "dwm: second generator's input forgotten": inside(
         "dwm rc sigmoid on product", "layers.dwm.MLP.backward", every_second_input_lost()

@@ -17,6 +17,7 @@ from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache
 from midpg_np.ops import ACTIVATIONS, add_to, concat, concat_backward, product
 from midpg_np.tree import Tree
+from midpg_np.workspace import Workspace, empty_like_batch
 
 # (d_e, d_q, gradients of the parameters)
 Adjoints = tuple[Array, Array, Tree]
@@ -112,7 +113,13 @@ class MLPDiscriminator:
         cache = MLPPairCache(e, e_neg, q, W_e, W_q, A, c_activation, c_tail)
         return t[:n_rows, 0], t[n_rows:, 0], cache
 
-    def score_pairs_backward(self, dt_pos: Array, dt_neg: Array, c: MLPPairCache) -> PairAdjoints:
+    def score_pairs_backward(
+        self,
+        dt_pos: Array,
+        dt_neg: Array,
+        c: MLPPairCache,
+        workspace: Workspace | None = None,
+    ) -> PairAdjoints:
         """Return ``d_e, d_q`` and the gradients."""
         xp = get_xp(dt_pos=dt_pos, dt_neg=dt_neg)
         dA = xp.concatenate([dt_pos, dt_neg])[:, None]
@@ -127,7 +134,8 @@ class MLPDiscriminator:
         dW = xp.concatenate([dW_e, c.q.T @ da_q])
         first = {"layer_1": {"W": dW, "b": da_q.sum(axis=0)}}
         d_e, d_e_neg = product(dA_pos, c.W_e.T), product(dA_neg, c.W_e.T)
-        return d_e, d_e_neg, product(da_q, c.W_q.T, like=c.q), first | grads
+        d_q = product(da_q, c.W_q.T, like=c.q, out=empty_like_batch(c.q, workspace))
+        return d_e, d_e_neg, d_q, first | grads
 
     def kinks(self, c: MLPPairCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
@@ -190,7 +198,11 @@ class BilinearDiscriminator:
         return t_pos, t_neg, BilinearPairCache(e, e_neg, q, M, y, y_neg)
 
     def score_pairs_backward(
-        self, dt_pos: Array, dt_neg: Array, c: BilinearPairCache
+        self,
+        dt_pos: Array,
+        dt_neg: Array,
+        c: BilinearPairCache,
+        workspace: Workspace | None = None,
     ) -> PairAdjoints:
         """Return ``d_e, d_q`` and the gradients."""
         dt_pos, dt_neg = dt_pos[:, None], dt_neg[:, None]

@@ -24,19 +24,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, is_batch_last
+from midpg_np.backend import Array
+from midpg_np.layers.core import CORES, CoreCache
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
 from midpg_np.ops import (
     concat,
     scaled_sigmoid,
     scaled_sigmoid_backward,
-    sigmoid,
-    sigmoid_backward,
 )
 from midpg_np.ops import split as split_columns
 from midpg_np.tree import Tree
-from midpg_np.workspace import Workspace, common_dtype, empty_batch, empty_like_batch
+from midpg_np.workspace import Workspace, empty_like_batch
 
 VARIANTS = ("non", "rc", "r", "c")
 GENERATORS = {
@@ -48,20 +47,17 @@ GENERATORS = {
 
 
 class WeightingCache(NamedTuple):
-    """Intermediates; R and C are None for ``non``, shared factors have no batch axis.
+    """Intermediates; ``core`` holds the factors, and is None for ``non``.
 
     Shapes
     ------
-    R : (B, d_r, d_k) or (d_r, d_k)
-    C : (B, d_k, d_c) or (d_k, d_c)
     Q : (B, d_r, d_c)
     generated : (B, dim_generated)
         The generated factors, flattened: what ``disc_input="factors"`` shows the discriminator.
     """
 
     generators: dict[str, MLPCache]
-    R: Array | None
-    C: Array | None
+    core: CoreCache | None
     Q: Array
     generated: Array
 
@@ -175,8 +171,8 @@ class DynamicWeighting:
         generated, _ = concat(list(outputs.values()))
         if self.variant == "non":
             P = outputs["core_generator"].reshape(-1, self.d_r, self.d_c)
-            Q, _ = scaled_sigmoid(P, self.gain)
-            return Q, WeightingCache(caches, None, None, Q, generated)
+            Q, _ = scaled_sigmoid(P, self.gain, out=empty_like_batch(P, workspace))
+            return Q, WeightingCache(caches, None, Q, generated)
         if "row_generator" in outputs:
             R = outputs["row_generator"].reshape(-1, self.d_r, self.d_k)
         else:
@@ -185,19 +181,15 @@ class DynamicWeighting:
             C = outputs["column_generator"].reshape(-1, self.d_k, self.d_c)
         else:
             C = params["C_share"]
-        if self.sigmoid_on == "factors":
-            Q = factor_product(sigmoid(R)[0], sigmoid(C)[0], workspace)
-            Q *= self.gain
-        else:
-            P = factor_product(R, C, workspace)
-            Q, _ = scaled_sigmoid(P, self.gain, out=P)
-        return Q, WeightingCache(caches, R, C, Q, generated)
+        Q, c_core = CORES[self.sigmoid_on].forward(R, C, self.gain, workspace)
+        return Q, WeightingCache(caches, c_core, Q, generated)
 
     def backward(
         self,
         dQ: Array,
         cache: WeightingCache,
         d_generated: Array | None = None,
+        dQ_other: Array | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[Array, Tree]:
         """Return ``dU`` and the gradients (equations.md 3.4).
@@ -208,8 +200,10 @@ class DynamicWeighting:
         cache : WeightingCache
         d_generated : (B, dim_generated), optional
             Adjoint of ``cache.generated`` from a discriminator that reads the factors.
+        dQ_other : (B, d_r, d_c), optional
+            Adjoint of the core from a second reader, a discriminator.
         """
-        d_outputs, g_shared = self._factor_adjoints(dQ, cache, workspace)
+        d_outputs, g_shared = self._factor_adjoints(dQ, cache, dQ_other, workspace)
         if d_generated is not None:
             parts, _ = split_columns(d_generated, list(self.generated_widths.values()))
             for name, part in zip(self.generators, parts, strict=True):
@@ -230,14 +224,16 @@ class DynamicWeighting:
         }
 
     def _factor_adjoints(
-        self, dQ: Array, cache: WeightingCache, workspace: Workspace | None
+        self, dQ: Array, cache: WeightingCache, dQ_other: Array | None, workspace: Workspace | None
     ) -> tuple[dict[str, Array], Tree]:
         """Return the adjoint of each generator's output and the gradient of the shared factor."""
         n_rows = dQ.shape[0]
-        if self.variant == "non":
-            dP = self._through_sigmoid(dQ, cache.Q, workspace)
+        if cache.core is None:
+            dQ = dQ if dQ_other is None else dQ + dQ_other
+            dP = empty_like_batch(cache.Q, workspace)
+            scaled_sigmoid_backward(dQ, (cache.Q, self.gain), out=dP)
             return {"core_generator": dP.reshape(n_rows, -1)}, {}
-        dR, dC = self._product_adjoints(dQ, cache, workspace)
+        dR, dC = CORES[self.sigmoid_on].backward(dQ, cache.core, dQ_other, workspace)
         d_outputs: dict[str, Array] = {}
         g_shared: Tree = {}
         if "row_generator" in self.generators:
@@ -249,50 +245,3 @@ class DynamicWeighting:
         else:
             g_shared["C_share"] = dC
         return d_outputs, g_shared
-
-    def _product_adjoints(
-        self, dQ: Array, cache: WeightingCache, workspace: Workspace | None
-    ) -> tuple[Array, Array]:
-        """Return dR and dC, through the sigmoid where it sits; a shared one is summed over rows."""
-        assert cache.R is not None and cache.C is not None  # every variant but "non" has both
-        if self.sigmoid_on == "factors":
-            R, C = sigmoid(cache.R)[0], sigmoid(cache.C)[0]
-            dR, dC = factor_product_backward(dQ * self.gain, R, C)
-            return sigmoid_backward(dR, R), sigmoid_backward(dC, C)
-        dP = self._through_sigmoid(dQ, cache.Q, workspace)
-        return factor_product_backward(dP, cache.R, cache.C)
-
-    def _through_sigmoid(self, dQ: Array, Q: Array, workspace: Workspace | None) -> Array:
-        dP = empty_like_batch(Q, workspace)
-        return scaled_sigmoid_backward(dQ, (Q, self.gain), out=dP)
-
-
-def factor_product(R: Array, C: Array, workspace: Workspace | None = None) -> Array:
-    """P_b = R_b C_b per sample; a factor without batch axis serves all of them.
-
-    One ``einsum`` over the whole batch: a product of many tiny matrices would call BLAS per sample.
-
-    Shapes
-    ------
-    R : (B, d_r, d_k) or (d_r, d_k)
-    C : (B, d_k, d_c) or (d_k, d_c)
-    P : (B, d_r, d_c)
-        Stored (d_r, d_c, B) if the factors store their batch last.
-    """
-    xp = get_xp(R=R, C=C)
-    r, c = _subscripts(R, C)
-    generated = R if R.ndim == 3 else C
-    shape = (generated.shape[0], R.shape[-2], C.shape[-1])
-    P = empty_batch(xp, shape, common_dtype(R, C), is_batch_last(generated), workspace)
-    return xp.einsum(f"{r},{c}->brc", R, C, out=P)
-
-
-def factor_product_backward(dP: Array, R: Array, C: Array) -> tuple[Array, Array]:
-    """Return dR = dP C^T and dC = R^T dP; that of a shared factor is the sum over the samples."""
-    xp = get_xp(dP=dP, R=R, C=C)
-    r, c = _subscripts(R, C)
-    return xp.einsum(f"brc,{c}->{r}", dP, C), xp.einsum(f"{r},brc->{c}", R, dP)
-
-
-def _subscripts(R: Array, C: Array) -> tuple[str, str]:
-    return ("brk" if R.ndim == 3 else "rk"), ("bkc" if C.ndim == 3 else "kc")

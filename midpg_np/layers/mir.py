@@ -19,6 +19,7 @@ from midpg_np.layers.discriminator import DISCRIMINATORS, PairAdjoints
 from midpg_np.layers.expansion import Expansion
 from midpg_np.losses import JensenShannonCache, jensen_shannon, jensen_shannon_backward
 from midpg_np.tree import Tree, tree_add, tree_set
+from midpg_np.workspace import Workspace
 
 
 class MICache(NamedTuple):
@@ -104,11 +105,15 @@ class MutualInformation:
         loss, c_loss = jensen_shannon(t_pos, t_neg)
         return loss, MICache(t_pos, t_neg, c_loss, scores)
 
-    def backward(self, d_loss: Array, cache: MICache) -> PairAdjoints:
+    def backward(
+        self, d_loss: Array, cache: MICache, workspace: Workspace | None = None
+    ) -> PairAdjoints:
         """Return ``d_e, d_e_neg, d_q`` and the gradients of the discriminator."""
         dt_pos, dt_neg = jensen_shannon_backward(d_loss, cache.loss)
         if self.form == "grouped":
-            *adjoints, grads = self._folded.score_pairs_backward(dt_pos, dt_neg, cache.scores)
+            *adjoints, grads = self._folded.score_pairs_backward(
+                dt_pos, dt_neg, cache.scores, workspace
+            )
             return *adjoints, self._unfold(grads)
         c_pos, c_neg = cache.scores
         d_e, d_s_pos, g_pos = self.discriminator.score_backward(dt_pos, c_pos)

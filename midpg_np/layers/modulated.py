@@ -15,21 +15,15 @@ that costs less than to fetch them from memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.repeat import merge_axis, repeat, repeat_backward, split_axis
 from midpg_np.ops import Pair
-from midpg_np.workspace import Workspace, common_dtype, empty, groups_at_once
+from midpg_np.workspace import Workspace, common_dtype, empty, groups_at_once, slices
 
 # (dH, dW, dQ)
 ModulatedAdjoints = tuple[Array, Array, Array]
-
-
-def _slices(n_groups: int, size: int) -> Iterator[slice]:
-    for start in range(0, n_groups, size):
-        yield slice(start, min(start + size, n_groups))
 
 
 def _members_first(
@@ -138,7 +132,7 @@ def row_grouped(
     size = groups_at_once(xp, d_r, d_n * n_rows * dtype.itemsize)
     Z = empty(xp, (size, d_n, n_rows), dtype, workspace)
     A, A_chunk = (empty(xp, (d_n // d_c, d_c * n_rows), dtype, workspace) for _ in range(2))
-    for r in _slices(d_r, size):
+    for r in slices(d_r, size):
         Z_r = xp.matmul(W_r[r].swapaxes(1, 2), H_r[r], out=Z[: r.stop - r.start])
         Z_c = Z_r.reshape(len(Z_r), *A.shape)
         xp.einsum("rx,rjx->jx", Q_r[r], Z_c, out=A_chunk if r.start else A)
@@ -161,7 +155,7 @@ def row_grouped_backward(
     dQ = empty(xp, Q_r.shape, dtype, workspace)
     size = groups_at_once(xp, d_r, d_n * n_rows * dtype.itemsize)
     Z = empty(xp, (size, d_n, n_rows), dtype, workspace)
-    for r in _slices(d_r, size):
+    for r in slices(d_r, size):
         Z_r = xp.matmul(W_r[r].swapaxes(1, 2), H_r[r], out=Z[: r.stop - r.start])
         Z_c = Z_r.reshape(len(Z_r), *dA_c.shape)
         xp.einsum("rjx,jx->rx", Z_c, dA_c, out=dQ[r])
@@ -205,7 +199,7 @@ def column_grouped(
     size = groups_at_once(xp, d_c, d_m * n_rows * dtype.itemsize)
     G = empty(xp, (size, d_m // d_r, d_r * n_rows), dtype, workspace)
     A = empty(xp, (d_c, d_n // d_c, n_rows), dtype, workspace)
-    for c in _slices(d_c, size):
+    for c in slices(d_c, size):
         G_c = xp.multiply(Q_c[c][:, None], H_r.reshape(G.shape[1:]), out=G[: c.stop - c.start])
         xp.matmul(W_c[c].swapaxes(1, 2), G_c.reshape(len(G_c), d_m, n_rows), out=A[c])
     return merge_axis(A, 0, mode).T, ColumnCache(H_r, W_c, Q_c, d_r, mode)
@@ -225,7 +219,7 @@ def column_grouped_backward(
     dQ = empty(xp, Q_c.shape, dtype, workspace)
     size = groups_at_once(xp, d_c, d_m * n_rows * dtype.itemsize)
     G = empty(xp, (size, *H_r.shape), dtype, workspace)
-    for c in _slices(d_c, size):
+    for c in slices(d_c, size):
         G_c = xp.multiply(Q_c[c][:, None], H_r, out=G[: c.stop - c.start])
         as_product = (len(G_c), d_m, n_rows)
         xp.matmul(G_c.reshape(as_product), dA_c[c].swapaxes(1, 2), out=dW[c])

@@ -383,12 +383,10 @@ def _weighting_backward(
 ) -> tuple[Array, Tree]:
     """Adjoint of a core with up to two readers: the modulated product and the regulariser."""
     if extra is None:
-        return weighting.backward(dQ, cache, None, workspace)
+        return weighting.backward(dQ, cache, workspace=workspace)
     if extra.to_input:
-        if extra.d_core is not None:
-            dQ += extra.d_core  # a product made it for us
-        return weighting.backward(dQ, cache, extra.d_generated, workspace)
-    dU, grads = weighting.backward(dQ, cache, None, workspace)
+        return weighting.backward(dQ, cache, extra.d_generated, extra.d_core, workspace)
+    dU, grads = weighting.backward(dQ, cache, workspace=workspace)
     dQ_extra = dQ * 0.0 if extra.d_core is None else extra.d_core
-    _, g_extra = weighting.backward(dQ_extra, cache, extra.d_generated, workspace)
+    _, g_extra = weighting.backward(dQ_extra, cache, extra.d_generated, workspace=workspace)
     return dU, tree_add(grads, g_extra)

@@ -183,7 +183,7 @@ class MIDPG(DPG):
         for group, c_mi in cache.mi.items():
             d_loss = d_output.auxiliary["mi"] * self._reduction
             d_e, d_e_neg, d_q, g_discriminators[group] = self.regularisers[group].backward(
-                d_loss, c_mi
+                d_loss, c_mi, workspace
             )
             dE_aw = d_e if dE_aw is None else dE_aw + d_e
             dE_neg = d_e_neg if dE_neg is None else dE_neg + d_e_neg

@@ -95,9 +95,7 @@ def cached_intermediates(cache: Any) -> dict[str, np.ndarray]:
     found |= {"X": cache.X, "E_aw": cache.E_aw, "H": cache.H}
     for name, c in cache.layers.items():
         found |= {f"{name}.U": c.U, f"{name}.A": c.A}
-        for key in ("R", "C", "Q", "generated"):
-            if getattr(c.weighting, key) is not None:
-                found[f"{name}.{key}"] = getattr(c.weighting, key)
+        found |= {f"{name}.Q": c.weighting.Q, f"{name}.generated": c.weighting.generated}
         if hasattr(c.product, "S"):  # textbook; it keeps S with inputs before outputs
             found |= {f"{name}.H": c.product.H, f"{name}.S_in_out": c.product.S}
     return found
