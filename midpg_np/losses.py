@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
 from midpg_np.ops import sigmoid, softplus
 
 
 class CrossEntropyCache(NamedTuple):
-    """Inputs of a cross-entropy."""
+    """Inputs of a cross-entropy; ``dz`` for d_loss = 1 where a kernel left it."""
 
     z: Array
     y: Array
     weight: Array | None
+    dz: Array | None = None
 
 
 def cross_entropy(
@@ -31,12 +33,18 @@ def cross_entropy(
     weight : (B,)
         Weights of the rows, summing to 1; None means 1 / B for each.
     """
+    given = (z, y) if weight is None else (z, y, weight)
+    if y.dtype == z.dtype and kernels.fuses(*given):
+        loss, dz = kernels.cross_entropy(*given)
+        return loss, CrossEntropyCache(z, y, weight, dz)
     return _reduced(softplus(z)[0] - y * z, z, y, weight)
 
 
 def cross_entropy_backward(d_loss: Array, cache: CrossEntropyCache) -> Array:
     """Return ``dz``."""
-    z, y, weight = cache
+    z, y, weight, dz = cache
+    if dz is not None:
+        return d_loss * dz
     return _weighted(d_loss * (sigmoid(z)[0] - y), weight)
 
 
@@ -60,7 +68,7 @@ def positive_cross_entropy(
 
 def positive_cross_entropy_backward(d_loss: Array, cache: CrossEntropyCache) -> Array:
     """Return ``dz``."""
-    z, y, weight = cache
+    z, y, weight, _ = cache
     return _weighted(-d_loss * y * sigmoid(-z)[0], weight)
 
 
@@ -119,6 +127,8 @@ def jensen_shannon(t_pos: Array, t_neg: Array) -> tuple[Array, JensenShannonCach
     t_pos : (B,)
     t_neg : (B,)
     """
+    if kernels.fuses(t_pos, t_neg):
+        return kernels.jensen_shannon(t_pos, t_neg), JensenShannonCache(t_pos, t_neg)
     get_xp(t_pos=t_pos, t_neg=t_neg)
     loss = (softplus(-t_pos)[0] + softplus(t_neg)[0]).mean()
     return loss, JensenShannonCache(t_pos, t_neg)
@@ -127,6 +137,9 @@ def jensen_shannon(t_pos: Array, t_neg: Array) -> tuple[Array, JensenShannonCach
 def jensen_shannon_backward(d_loss: Array, cache: JensenShannonCache) -> tuple[Array, Array]:
     """Return ``dt_pos, dt_neg``."""
     t_pos, t_neg = cache
+    if kernels.fuses(t_pos, t_neg):
+        dt_pos, dt_neg = kernels.jensen_shannon_backward(d_loss, t_pos, t_neg)
+        return dt_pos, dt_neg
     scale = d_loss / t_pos.shape[0]
     return -scale * sigmoid(-t_pos)[0], scale * sigmoid(t_neg)[0]
 

@@ -76,6 +76,14 @@ def common_dtype(*arrays: Array) -> np.dtype:
     return np.result_type(*(x.dtype for x in arrays))
 
 
+def einsum_into(xp: Namespace, subscripts: str, *operands: Array, out: Array) -> None:
+    """Write ``xp.einsum(subscripts, *operands)`` to ``out``; CuPy's einsum cannot by itself."""
+    if xp is np:
+        np.einsum(subscripts, *operands, out=out)
+    else:
+        out[...] = xp.einsum(subscripts, *operands)
+
+
 def groups_at_once(xp: Namespace, n_groups: int, bytes_per_group: int) -> int:
     """Return how many groups to do at a time so that their intermediates stay in the cache.
 

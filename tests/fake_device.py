@@ -5,6 +5,7 @@ arrays raise; so a forgotten ``xp`` shows up on a laptop.
 """
 
 from types import SimpleNamespace
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from midpg_np.backend import Backend, register_backend
 from midpg_np.tree import tree_map
 
 SCALARS = (bool, int, float, complex)
+_OWNERS = WeakValueDictionary()  # memory on the host, by id -> the fake array that owns it
 
 
 class FakeArray:
@@ -22,6 +24,15 @@ class FakeArray:
 
     def __init__(self, data):
         self._data = np.asarray(data)
+        # The array of which this one is a view, and which lives as long; None for an owner.
+        self.base = _OWNERS.get(id(self._data.base))
+        if self._data.base is None:
+            _OWNERS.setdefault(id(self._data), self)
+
+    @property
+    def data(self):
+        """Where the memory is, as CuPy tells it."""
+        return SimpleNamespace(ptr=self._data.ctypes.data)
 
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
@@ -110,7 +121,7 @@ for _name in (
     *("sum", "mean", "max", "min", "any", "all"),
 ):
     setattr(FakeArray, _name, _method(_name))
-for _name in ("T", "real", "shape", "strides", "ndim", "size", "dtype", "flags"):
+for _name in ("T", "real", "shape", "strides", "ndim", "size", "nbytes", "dtype", "flags"):
     setattr(FakeArray, _name, property(lambda self, name=_name: wrap(getattr(self._data, name))))
 
 
@@ -122,17 +133,24 @@ def _spoiled(memory):
 
 # Functions that NumPy and CuPy share and that the package may use on a device.
 _SHARED = (
-    *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
+    *("exp", "log1p", "tanh", "where", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
     *("ones_like", "broadcast_to", "asfortranarray", "ascontiguousarray", "argsort", "cumsum"),
     *("multiply", "subtract", "matmul", "result_type"),
 )
+
+
+def _einsum(subscripts, *operands):
+    """CuPy's einsum has no ``out``."""
+    return np.einsum(subscripts, *operands)
+
+
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
+    einsum=_walled(_einsum),
     zeros=lambda *args, **kwargs: FakeArray(np.zeros(*args, **kwargs)),
     full=lambda *args, **kwargs: FakeArray(np.full(*args, **kwargs)),
     empty=lambda *args, **kwargs: _spoiled(np.empty(*args, **kwargs)),
-    asarray=lambda data: data if isinstance(data, FakeArray) else FakeArray(data),
     asarray=lambda data, **kwargs: (
         data if isinstance(data, FakeArray) else FakeArray(np.asarray(data, **kwargs))
     ),

@@ -15,7 +15,9 @@ from midpg_np.data.batches import Dataset, iterate_batches
 from midpg_np.kernels import launch
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.config import TrainConfig
+from midpg_np.training.flat_params import flat_views
 from midpg_np.training.loop import fit
+from midpg_np.training.optim import Adam
 from midpg_np.training.prefetch import prepared_batches
 from midpg_np.training.step import training_step
 from midpg_np.tree import tree_to_device
@@ -101,21 +103,18 @@ def test_a_short_training_is_that_of_the_cpu(table_mode):
 
 @pytest.mark.filterwarnings("ignore:cupyx.allow_synchronize")
 @pytest.mark.parametrize("name", ["midpg", "dpg", "dnn"])
-def test_a_step_waits_for_nothing(name, monkeypatch):
-    """Forward, loss and backward only give work to the device; CuPy raises where one waits."""
+def test_a_step_waits_for_nothing(name):
+    """Forward, backward and optimiser only give work to the device; CuPy raises where one waits."""
     cupyx = pytest.importorskip("cupyx")
     model, rng = named_model(name), generator(7)
-    n_rows = sum(WIDTHS["vocab_sizes"])
-    monkeypatch.setattr(  # docs/gpu.md: the number of distinct rows is read on the host otherwise
-        "midpg_np.layers.embedding.segment_sum_rows",
-        lambda ids, rows: segment_sum_padded(ids, rows, n_rows),
-        raising=False,
-    )
-    params = tree_to_device(perturbed_params(model, rng), "cuda")
+    params = flat_views(tree_to_device(perturbed_params(model, rng), "cuda"))
     batch = small_batch(rng, n_rows=64).to("cuda")
     draws = {"partner": to_device(partners(rng, 64), "cuda")}
     step = (model, CROSS_ENTROPIES["full"], params, batch, draws)
-    training_step(*step)  # compiles
+    adam = Adam()
+    state = adam.init(params)
+    adam.update(params, training_step(*step).grads, state)  # compiles
     with cupyx.allow_synchronize(False):
         result = training_step(*step)
+        adam.update(params, result.grads, state)
     assert np.isfinite(float(result.losses["loss"]))

@@ -48,7 +48,7 @@ def on_shim(case, is_reversed=False):
 @needs_compiler
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64])
 @given(sizes=sizes(), seed=seeds)
 def test_the_source_computes_what_numpy_does(name, dtype, sizes, seed):
     case = make_cases(generator(seed), sizes, dtype)[name]
@@ -60,7 +60,7 @@ def test_the_source_computes_what_numpy_does(name, dtype, sizes, seed):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_threads_changes_no_bit(name):
     """Threads and blocks in falling order: a race or a missing barrier would show."""
-    case = make_cases(generator(1), Sizes(n_samples=300, mode="tile"), np.float32)[name]
+    case = make_cases(generator(1), Sizes(n_samples=300, mode="tile"), np.float64)[name]
     for rising, falling in zip(on_shim(case), on_shim(case, is_reversed=True), strict=True):
         np.testing.assert_array_equal(rising, falling)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.ops import (
     Pair,
@@ -20,6 +21,7 @@ from midpg_np.ops import (
 from midpg_np.workspace import (
     Workspace,
     common_dtype,
+    einsum_into,
     empty_batch,
     empty_like_batch,
     groups_at_once,
@@ -51,10 +53,13 @@ def sigmoid_of_product(
     Q : (B, d_r, d_c)
     """
     xp = get_xp(R=R, C=C)
+    if kernels.fuses(R, C):
+        Q = batch_to_front(kernels.core(batch_to_back(R), batch_to_back(C), gain))
+        return Q, CoreCache(R, C, Q, gain)
     factor_r, factor_c = _subscripts(R, C)
     Q = _empty_core(R, C, workspace)
     for r in _pieces(Q):
-        xp.einsum(f"{factor_r},{factor_c}->brc", R[..., r, :], C, out=Q[:, r])
+        einsum_into(xp, f"{factor_r},{factor_c}->brc", R[..., r, :], C, out=Q[:, r])
         scaled_sigmoid(Q[:, r], gain, out=Q[:, r])
     return Q, CoreCache(R, C, Q, gain)
 
@@ -65,6 +70,10 @@ def sigmoid_of_product_backward(
     """Return ``dR, dC``; ``dQ_other`` is the adjoint from a second reader of the core."""
     R, C, Q, gain = cache
     xp = get_xp(dQ=dQ, Q=Q)
+    if kernels.fuses(dQ, Q, R, C):
+        dQ = dQ if dQ_other is None else dQ + dQ_other
+        dR, dC = kernels.core_backward(*map(batch_to_back, (dQ, Q, R, C)), gain)
+        return batch_to_front(dR), batch_to_front(dC)
     factor_r, factor_c = _subscripts(R, C)
     dR, dC = empty_like_batch(R, workspace), None
     for r in _pieces(Q):
@@ -92,7 +101,7 @@ def product_of_sigmoids(
     factor_r, factor_c = _subscripts(R, C)
     R, C = sigmoid(R)[0], sigmoid(C)[0]
     Q = _empty_core(R, C, workspace)
-    xp.einsum(f"{factor_r},{factor_c}->brc", R, C, out=Q)
+    einsum_into(xp, f"{factor_r},{factor_c}->brc", R, C, out=Q)
     Q *= gain
     return Q, CoreCache(R, C, Q, gain)
 
@@ -114,6 +123,16 @@ CORES: dict[str, Pair] = {
     "product": Pair(sigmoid_of_product, sigmoid_of_product_backward),
     "factors": Pair(product_of_sigmoids, product_of_sigmoids_backward),
 }
+
+
+def batch_to_back(x: Array) -> Array:
+    """Return (B, ., .) as a view (., ., B), as kernels take it; a shared factor as it is."""
+    return x.transpose(1, 2, 0) if x.ndim == 3 else x
+
+
+def batch_to_front(x: Array) -> Array:
+    """Inverse of ``batch_to_back``."""
+    return x.transpose(2, 0, 1) if x.ndim == 3 else x
 
 
 def _subscripts(R: Array, C: Array) -> tuple[str, str]:

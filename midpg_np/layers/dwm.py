@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array
-from midpg_np.layers.core import CORES, CoreCache
+from midpg_np.layers.core import CORES, CoreCache, batch_to_back, batch_to_front
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
 from midpg_np.ops import (
@@ -171,7 +172,10 @@ class DynamicWeighting:
         generated, _ = concat(list(outputs.values()))
         if self.variant == "non":
             P = outputs["core_generator"].reshape(-1, self.d_r, self.d_c)
-            Q, _ = scaled_sigmoid(P, self.gain, out=empty_like_batch(P, workspace))
+            if kernels.fuses(P):
+                Q = batch_to_front(kernels.bounded(batch_to_back(P), self.gain))
+            else:
+                Q, _ = scaled_sigmoid(P, self.gain, out=empty_like_batch(P, workspace))
             return Q, WeightingCache(caches, None, Q, generated)
         if "row_generator" in outputs:
             R = outputs["row_generator"].reshape(-1, self.d_r, self.d_k)
@@ -230,8 +234,12 @@ class DynamicWeighting:
         n_rows = dQ.shape[0]
         if cache.core is None:
             dQ = dQ if dQ_other is None else dQ + dQ_other
-            dP = empty_like_batch(cache.Q, workspace)
-            scaled_sigmoid_backward(dQ, (cache.Q, self.gain), out=dP)
+            if kernels.fuses(dQ, cache.Q):
+                dP = kernels.bounded_backward(batch_to_back(dQ), batch_to_back(cache.Q), self.gain)
+                dP = batch_to_front(dP)
+            else:
+                dP = empty_like_batch(cache.Q, workspace)
+                scaled_sigmoid_backward(dQ, (cache.Q, self.gain), out=dP)
             return {"core_generator": dP.reshape(n_rows, -1)}, {}
         dR, dC = CORES[self.sigmoid_on].backward(dQ, cache.core, dQ_other, workspace)
         d_outputs: dict[str, Array] = {}

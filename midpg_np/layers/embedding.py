@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, gather_rows, get_xp, scatter_add_rows, segment_sum_rows
+from midpg_np import kernels
+from midpg_np.backend import (
+    Array,
+    gather_rows,
+    get_xp,
+    scatter_add_rows,
+    segment_sum_padded,
+    segment_sum_rows,
+)
 from midpg_np.layers.initial import EMBEDDING_STD
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.tree import Tree
@@ -78,8 +86,11 @@ class Embedding:
 
     def backward(self, dE: Array, cache: EmbeddingCache) -> Tree:
         """Gradient as rows: the adjoint of a row is the sum over all places that read it."""
-        rows = dE.reshape(-1, self.dim)
-        ids, sums = segment_sum_rows(cache.ids.reshape(-1), rows)
+        rows, read = dE.reshape(-1, self.dim), cache.ids.reshape(-1)
+        if kernels.fuses(rows):  # as its optimiser steps do, which take the padding
+            ids, sums = segment_sum_padded(read, rows, cache.n_rows)
+        else:
+            ids, sums = segment_sum_rows(read, rows)
         return {"table": RowGradient(ids, sums, cache.n_rows)}
 
     def backward_dense(self, dE: Array, cache: EmbeddingCache) -> Tree:

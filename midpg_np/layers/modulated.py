@@ -10,17 +10,19 @@ layer plus d_r * d_n, or d_c * d_m, for the weighting; ``grouped`` takes the che
 How the two are made fast (docs/decisions/0006-batch-last.md): the batch lies last in memory and
 the groups right before it, so that weighting runs over d_c * B numbers in a row; and a few groups
 are done at a time, so that their Z or G stays in the cache.  The backward pass makes Z and G again:
-that costs less than to fetch them from memory.
+that costs less than to fetch them from memory.  On a GPU kernels do both (docs/gpu.md), with a
+cache of their own.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.repeat import merge_axis, repeat, repeat_backward, split_axis
 from midpg_np.ops import Pair
-from midpg_np.workspace import Workspace, common_dtype, empty, groups_at_once, slices
+from midpg_np.workspace import Workspace, common_dtype, einsum_into, empty, groups_at_once, slices
 
 # (dH, dW, dQ)
 ModulatedAdjoints = tuple[Array, Array, Array]
@@ -112,7 +114,7 @@ class RowCache(NamedTuple):
 
 def row_grouped(
     H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
-) -> tuple[Array, RowCache]:
+) -> tuple[Array, Any]:
     """Multiply within each row group, Z_r,j,b = sum_{i in r} W_ij H_bi, then weight with Q.
 
     A_bj = sum_r Q_b,r,c(j) Z_r,j,b.
@@ -124,6 +126,8 @@ def row_grouped(
     Q : (B, d_r, d_c)
     A : (B, d_n)
     """
+    if kernels.fuses(H, W, Q):
+        return kernels.row_product(H, W, Q, mode)
     xp, dtype = get_xp(H=H, W=W, Q=Q), common_dtype(H, W, Q)
     (n_rows, d_r, d_c), d_n = Q.shape, W.shape[1]
     H_r = split_axis(H.T, 0, d_r, mode)
@@ -135,7 +139,7 @@ def row_grouped(
     for r in slices(d_r, size):
         Z_r = xp.matmul(W_r[r].swapaxes(1, 2), H_r[r], out=Z[: r.stop - r.start])
         Z_c = Z_r.reshape(len(Z_r), *A.shape)
-        xp.einsum("rx,rjx->jx", Q_r[r], Z_c, out=A_chunk if r.start else A)
+        einsum_into(xp, "rx,rjx->jx", Q_r[r], Z_c, out=A_chunk if r.start else A)
         if r.start:
             A += A_chunk
     A = _members_back(A.reshape(d_n, n_rows), 0, d_c, mode, workspace)
@@ -146,6 +150,8 @@ def row_grouped_backward(
     dA: Array, cache: RowCache, workspace: Workspace | None = None
 ) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``."""
+    if not isinstance(cache, RowCache):
+        return kernels.row_product_backward(dA, cache)
     H_r, W_r, Q_r, d_c, mode = cache
     xp, dtype = get_xp(dA=dA, Q=Q_r), dA.dtype
     (d_r, _, n_rows), d_n = H_r.shape, W_r.shape[2]
@@ -158,7 +164,7 @@ def row_grouped_backward(
     for r in slices(d_r, size):
         Z_r = xp.matmul(W_r[r].swapaxes(1, 2), H_r[r], out=Z[: r.stop - r.start])
         Z_c = Z_r.reshape(len(Z_r), *dA_c.shape)
-        xp.einsum("rjx,jx->rx", Z_c, dA_c, out=dQ[r])
+        einsum_into(xp, "rjx,jx->rx", Z_c, dA_c, out=dQ[r])
         dZ = xp.multiply(Q_r[r][:, None], dA_c, out=Z_c).reshape(Z_r.shape)
         xp.matmul(H_r[r], dZ.swapaxes(1, 2), out=dW[r])
         xp.matmul(W_r[r], dZ, out=dH[r])
@@ -179,7 +185,7 @@ class ColumnCache(NamedTuple):
 
 def column_grouped(
     H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
-) -> tuple[Array, ColumnCache]:
+) -> tuple[Array, Any]:
     """Weight the inputs once per column group, G_c,i,b = Q_b,r(i),c H_bi, then multiply with W.
 
     A_bj = sum_i W_ij G_c(j),i,b.
@@ -191,6 +197,8 @@ def column_grouped(
     Q : (B, d_r, d_c)
     A : (B, d_n)
     """
+    if kernels.fuses(H, W, Q):
+        return kernels.column_product(H, W, Q, mode)
     xp, dtype = get_xp(H=H, W=W, Q=Q), common_dtype(H, W, Q)
     (n_rows, d_r, d_c), (d_m, d_n) = Q.shape, W.shape
     H_r = _members_first(H.T, 0, d_r, mode, workspace)
@@ -209,6 +217,8 @@ def column_grouped_backward(
     dA: Array, cache: ColumnCache, workspace: Workspace | None = None
 ) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``."""
+    if not isinstance(cache, ColumnCache):
+        return kernels.column_product_backward(dA, cache)
     H_r, W_c, Q_c, d_r, mode = cache
     xp, dtype = get_xp(dA=dA, Q=Q_c), dA.dtype
     (d_m, n_rows), d_c = H_r.shape, len(Q_c)
@@ -224,8 +234,8 @@ def column_grouped_backward(
         as_product = (len(G_c), d_m, n_rows)
         xp.matmul(G_c.reshape(as_product), dA_c[c].swapaxes(1, 2), out=dW[c])
         dG = xp.matmul(W_c[c], dA_c[c], out=G_c.reshape(as_product)).reshape(G_c.shape)
-        xp.einsum("cix,ix->cx", dG, H_r, out=dQ[c])
-        xp.einsum("cix,cx->ix", dG, Q_c[c], out=dH_chunk if c.start else dH)
+        einsum_into(xp, "cix,ix->cx", dG, H_r, out=dQ[c])
+        einsum_into(xp, "cix,cx->ix", dG, Q_c[c], out=dH_chunk if c.start else dH)
         if c.start:
             dH += dH_chunk
     dH = _members_back(dH.reshape(d_m, n_rows), 0, d_r, mode, workspace)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp, to_numpy
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.adam_core import (
@@ -236,6 +237,10 @@ class Adam:
         ):
             state.leaves, state.vector = mine, common_vector(mine)
         a, e = sizes.at(state.step)
+        if state.vector is not None and kernels.fuses(state.vector, u):
+            now = self.beta1, self.beta2, a, e, state.step % FLUSH_EVERY == 0
+            kernels.adam_step(state.vector, u, state.m, state.v, *now)
+            return
         size = BLOCK if xp is np else max(u.size, 1)
         for start in range(0, u.size, size):
             block = slice(start, start + size)

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array, gather_rows, get_xp, put_rows, sorted_positions, to_numpy
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.adam_core import (
@@ -104,6 +105,9 @@ def update_table(
     p : (V, k)
     """
     xp = get_xp(p=p, m=moments.m, ids=gradient.ids)
+    if kernels.fuses(p, moments.m, gradient.rows):
+        kernels.adam_table(p, moments.m, moments.v, *gradient[:2], *_at(sizes, step))
+        return
     n_rows, width = p.shape
     size = min(rows_per_block(xp, width), n_rows)
     a, e = sizes.at(step)
@@ -131,6 +135,11 @@ def update_table(
             flush(m, v)
 
 
+def _at(sizes: StepSizes, step: int) -> tuple[float, float, float, float, bool]:
+    """Return beta1, beta2, a_t, e_t and whether moments are flushed: what a kernel asks for."""
+    return sizes.beta1, sizes.beta2, *sizes.at(step), step % FLUSH_EVERY == 0
+
+
 def _add_gradient(m: Array, v: Array, g: Array, sizes: StepSizes) -> None:
     m *= sizes.beta1
     v *= sizes.beta2
@@ -149,6 +158,13 @@ def update_rows(
     """
     assert moments.last is not None
     ids, g, host_ids = gradient.ids, gradient.rows, to_numpy(gradient.ids)
+    if kernels.fuses(p, moments.m, g):
+        write_back(moments)
+        host_ids = host_ids[host_ids < p.shape[0]]  # the kernel leaves the padding out, too
+        _check_up_to_date(moments.last, host_ids, step)
+        moments.last.put(host_ids, step)
+        kernels.adam_rows(p, moments.m, moments.v, ids, g, *_at(sizes, step))
+        return
     ready, size = moments.gathered, rows_per_block(get_xp(p=p), p.shape[1])
     if ready is not None and ready.step == step - 1 and np.array_equal(ready.ids, host_ids):
         moments.gathered, size = None, max(host_ids.size, 1)

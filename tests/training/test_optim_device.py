@@ -1,9 +1,13 @@
-"""Adam and whole runs on the fake device: no host array meets a device array; Adam to the bit."""
+"""Adam and whole runs on the fake device: no host array meets a device array; Adam to the bit.
+
+All of it twice: with operations on arrays, and with the CUDA kernels in their places.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from cuda_shim import ShimModule, compiler
 from fake_device import FakeArray, fake_xp, to_fake, unwrap, wrap
 from toy import toy_dataset
 
@@ -12,14 +16,25 @@ from midpg_np.backend import to_numpy
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.models import make_model
 from midpg_np.training.config import TrainConfig
+from midpg_np.training.flat_params import flat_views
 from midpg_np.training.loop import fit
 from midpg_np.training.optim import Adam
 from midpg_np.tree import tree_items
 
 
-@pytest.fixture
-def device(monkeypatch):
+SCALES = np.array([1.0, 1.0, 1e-158])  # the last: second moments that are flushed at step 64
+
+
+@pytest.fixture(params=["arrays", "kernels"])
+def device(request, monkeypatch):
     """Teach the fake device what an optimiser needs beyond a model: writing in place."""
+    has_kernels = request.param == "kernels"
+    if has_kernels:
+        if compiler() is None:
+            pytest.skip("g++ is not installed")
+        with_shim = replace(backend._BACKENDS[FakeArray], raw_module=ShimModule)
+        monkeypatch.setitem(backend._BACKENDS, FakeArray, with_shim)
+        monkeypatch.setattr(ShimModule, "launches", [])
 
     def in_place(name):
         def operate(self, other):
@@ -49,17 +64,22 @@ def device(monkeypatch):
         monkeypatch.setattr(fake_xp, name, walled(getattr(np, name)), raising=False)
     for name in ("empty", "empty_like"):
         monkeypatch.setattr(fake_xp, name, walled(getattr(np, name)), raising=False)
+    return has_kernels
 
 
-def train(adam, params, move, n_steps=90):
+def train(adam, params, move, n_steps=90, n_padding=0):
     """Take steps with gradients that come from one stream, each moved by ``move``."""
     rng = np.random.default_rng(5)
     state = adam.init(params)
     for _ in range(n_steps):
         ids = np.unique(rng.integers(0, 12, 2) ** 2 // 12)
-        gradient = RowGradient(move(ids), move(rng.normal(size=(ids.size, 3))), 12)
+        rows, dW = rng.normal(size=(ids.size, 3)) * SCALES, rng.normal(size=(2, 3)) * SCALES
         adam.prepare(params, state, {"table": ids})
-        adam.update(params, {"table": gradient, "W": move(rng.normal(size=(2, 2)))}, state)
+        if n_padding:  # of segment_sum_padded
+            ids = np.append(ids, np.full(n_padding, 12))
+            rows = np.append(rows, np.zeros((n_padding, 3)), axis=0)
+        gradient = RowGradient(move(ids), move(rows), 12)
+        adam.update(params, {"table": gradient, "W": move(dW)}, state)
     adam.settle(params, state)
     return state
 
@@ -67,11 +87,15 @@ def train(adam, params, move, n_steps=90):
 @pytest.mark.parametrize("table_mode", ["table", "rows", "replay"])
 def test_the_device_gives_the_bits_of_the_host(device, table_mode):
     rng = np.random.default_rng(0)
-    host = {"table": rng.normal(0, 0.01, (12, 3)), "W": rng.normal(size=(2, 2))}
-    there = to_fake(host)
+    host = {"table": rng.normal(0, 0.01, (12, 3)), "W": rng.normal(size=(2, 3))}
+    there = flat_views(to_fake(host))
     adam = Adam(table_mode=table_mode)
     s_host = train(adam, host, lambda array: array)
-    s_there = train(adam, there, lambda array: FakeArray(array.copy()))
+    s_there = train(adam, there, lambda array: FakeArray(array.copy()), n_padding=3 * device)
+    assert s_there.vector is not None
+    if device:
+        table_step = "adam_table" if table_mode == "table" else "adam_rows"
+        assert set(ShimModule.launches) == {"adam_step", table_step}
     for path, leaf in tree_items(host):
         np.testing.assert_array_equal(to_numpy(dict(tree_items(there))[path]), leaf)
     restored = adam.restore(there, adam.state_arrays(s_there))
@@ -83,7 +107,8 @@ def test_the_device_gives_the_bits_of_the_host(device, table_mode):
 
 @pytest.mark.parametrize("table_mode", ["table", "rows", "replay"])
 @pytest.mark.parametrize(
-    ("kind", "options"), [("star", {"aux_norm": True}), ("adasparse", {"schedule_steps": 20})]
+    ("kind", "options"),
+    [("star", {"aux_norm": True}), ("adasparse", {"schedule_steps": 20}), ("midpg", {})],
 )
 def test_a_run_on_the_device_is_that_of_the_host(device, monkeypatch, kind, options, table_mode):
     """Batches, state without gradient and validations included; only losses are read on the way."""
