@@ -142,7 +142,7 @@ class ModulatedLayer:
         weighting = min(self.weighting.d_r * d_n, self.weighting.d_c * d_m)
         return d_m * d_n + weighting + self.weighting.multiply_adds
 
-    def _as_in_out(self, matrix: Array) -> Array:
+    def as_in_out(self, matrix: Array) -> Array:
         """W or Q with inputs before outputs; its own inverse."""
         return matrix if self.w_layout == "in_out" else matrix.swapaxes(-1, -2)
 
@@ -163,8 +163,8 @@ class ModulatedLayer:
         A : (B, dim_out)
         """
         Q, c_weighting = self.weighting.forward(params["weighting"], U, workspace)
-        Q = self._as_in_out(Q)
-        W = self._as_in_out(params["W"])
+        Q = self.as_in_out(Q)
+        W = self.as_in_out(params["W"])
         product, c_product = self._form.forward(H, W, Q, self.repeat_mode, workspace)
         bias, c_bias = params["b"], None
         if self.modulate_bias:
@@ -186,4 +186,4 @@ class ModulatedLayer:
             dQ = dQ + dQ_bias
         else:
             db = dA.sum(axis=0)
-        return dH, self._as_in_out(dQ), {"W": self._as_in_out(dW), "b": db}
+        return dH, self.as_in_out(dQ), {"W": self.as_in_out(dW), "b": db}
