@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ class MLP:
         if len(self.dims) < 2 or min(self.dims) < 1:
             raise ValueError(f"dims must be at least 2 widths of at least 1; got {self.dims}.")
 
-    @property
+    @cached_property
     def layer_names(self) -> tuple[str, ...]:
         """Keys of the parameter tree, in order."""
         return tuple(f"layer_{i}" for i in range(1, len(self.dims)))

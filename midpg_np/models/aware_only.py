@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from midpg_np.backend import Array
+from midpg_np.backend import Array, get_xp
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.modulated_layer import ModulatedLayer, modulated_bias
 from midpg_np.layers.repeat import merge_axis, repeat, split_axis
@@ -66,12 +66,13 @@ def context_weights(layer: ModulatedLayer, params: Tree, E_aw: Array) -> tuple[A
     V : (G, dim_in, dim_out)
     beta : (G, dim_out)
     """
+    mode = layer.repeat_mode
     Q, _ = layer.weighting.forward(params["weighting"], E_aw)
     Q, W = layer.as_in_out(Q), layer.as_in_out(params["W"])
     n_contexts, d_r, _ = Q.shape
-    # First along the columns, then against whole rows of W: psi without its longest copy.
-    Q_j = repeat(Q, d_r, layer.dim_out, layer.repeat_mode)
-    V = merge_axis(Q_j[:, :, None] * split_axis(W, 0, d_r, layer.repeat_mode), 1, layer.repeat_mode)
+    # psi along the columns is a copy; along the rows every core row meets the rows of its group.
+    Q_j = repeat(Q, d_r, layer.dim_out, mode)
+    V = merge_axis(Q_j[:, :, None] * split_axis(W, 0, d_r, mode), 1, mode)
     if layer.modulate_bias:
-        return V, modulated_bias(params["b"], Q, layer.repeat_mode)[0]
-    return V, params["b"][None].repeat(n_contexts, axis=0)
+        return V, modulated_bias(params["b"], Q, mode)[0]
+    return V, get_xp(V).broadcast_to(params["b"], (n_contexts, layer.dim_out))

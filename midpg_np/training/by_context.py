@@ -7,7 +7,7 @@ at the same rows of a file however it is cut into pieces, so that the result has
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,14 @@ from midpg_np.tree import Tree
 BLOCK_ROWS = 65_536
 # Fewest rows per context, on the average of a block, for which forming its weights pays; on a GPU
 # the many small products of a context take longer to start than to run.
-ROWS_PER_CONTEXT = {"cpu": 16, "cuda": 1024}
+ROWS_PER_CONTEXT = {"cpu": 32, "cuda": 1024}
+
+
+class ContextIds(NamedTuple):
+    """Number (B,) of each row's context, and how many contexts there are."""
+
+    ids: np.ndarray
+    n_contexts: int
 
 
 def is_by_context(model: Any) -> bool:
@@ -55,10 +62,17 @@ def logits_in_blocks(
 def _logits_of_block(
     model: Any, params: Tree, rows: Batch, batch_size: int, device: str
 ) -> np.ndarray:
-    ids, n_contexts = context_ids(rows.codes[:, : model.n_aware])
-    if rows.n_rows < ROWS_PER_CONTEXT[device] * n_contexts:
+    numbered = context_ids(rows.codes[:, : model.n_aware])
+    if rows.n_rows < ROWS_PER_CONTEXT[device] * numbered.n_contexts:
         return logits_in_batches(model, params, rows, batch_size, device)
-    groups = group_rows(ids, n_contexts)
+    return logits_by_context(model, params, rows, numbered, batch_size, device)
+
+
+def logits_by_context(
+    model: Any, params: Tree, rows: Batch, numbered: ContextIds, batch_size: int, device: str
+) -> np.ndarray:
+    """Return the logits (B,), for each context from its plain network."""
+    groups = group_rows(*numbered)
     rows = Batch(rows.codes[groups.order], rows.scenario[groups.order])
     contexts = rows.codes[list(groups.bounds[:-1]), : model.n_aware]
     networks = model.context_networks(params, to_device(contexts, device))
@@ -70,8 +84,8 @@ def _logits_of_block(
     return to_numpy(get_xp(parts[0]).concatenate(parts))[groups.place]
 
 
-def context_ids(contexts: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return for each row of codes the number of its context, and how many contexts there are.
+def context_ids(contexts: np.ndarray) -> ContextIds:
+    """Return a number for every distinct row of codes.
 
     Column by column: numbers of what came before stay below the number of rows, and so no product
     of many vocabularies can overflow.
@@ -86,7 +100,7 @@ def context_ids(contexts: np.ndarray) -> tuple[np.ndarray, int]:
     for codes in contexts.T:
         distinct, ids = np.unique(ids * (codes.max() + 1) + codes, return_inverse=True)
         n_distinct = len(distinct)
-    return ids, n_distinct
+    return ContextIds(ids, n_distinct)
 
 
 def _part(rows: Batch, part: slice) -> Batch:

@@ -21,7 +21,7 @@ from midpg_np.data.encoding import UnknownCategoryWarning, unknown_message
 from midpg_np.data.errors import RowError
 from midpg_np.data.reading import read_chunks
 from midpg_np.ops import sigmoid
-from midpg_np.training.by_context import BLOCK_ROWS, is_by_context
+from midpg_np.training import by_context
 from midpg_np.training.checkpoint import LoadedModel
 from midpg_np.training.evaluate import logits_of, rows_per_batch, serving
 from midpg_np.training.trainer import one_blas_thread
@@ -83,7 +83,7 @@ def stream_probabilities(
     encoder = loaded.encoder
     model, params = serving(loaded.model, loaded.params, device)
     batch_size = rows_per_batch(model, params, device)
-    together = BLOCK_ROWS if is_by_context(model) else batch_size
+    together = by_context.BLOCK_ROWS if by_context.is_by_context(model) else batch_size
     chunk_rows = -(-chunk_rows // together) * together
 
     def predicted(start_and_rows: tuple[int, Any]) -> Predicted:
