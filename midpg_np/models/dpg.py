@@ -110,7 +110,7 @@ class DPG:
     repeat_mode, w_layout, modulate_bias, form
         See ``ModulatedLayer``.
     dwm_inputs : str
-        "both": U = [E_aw, H].  "aw_only": U = E_aw.
+        "both": U = [E_aw, H].  "aw_only": U = E_aw; predicted by context (``aware_only``).
     dedup_first : bool
         Leave out the second copy of E_aw in the first layer's U = [E_aw, X], X = [E_aw, E_ag].
     dwm_detach_h : bool
