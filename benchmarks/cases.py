@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,8 @@ from midpg_np.batch import Batch
 from midpg_np.models import make_model
 from midpg_np.tree import Tree
 
+# Processor time of all threads tells more about a single thread while others use the machine.
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 WEIGHTED = ("dpg", "midpg")  # models with a variant and a size of the core
 VARIANTS = ("r", "c", "rc", "non")
 OPTIONS: dict[str, dict[str, Any]] = {"pepnet": {"prior_fields": (2, 3, 4, 5)}}
@@ -83,7 +86,7 @@ class Case:
         )
 
     def params(self) -> Tree:
-        """Initial parameters, float64, the same at every call."""
+        """Draw initial parameters, float64, the same at every call."""
         return self.config.init(np.random.default_rng(0))
 
     def draw(self, rng: np.random.Generator, n_rows: int | None = None) -> tuple[Batch, Any]:

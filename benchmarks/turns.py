@@ -103,7 +103,12 @@ class Proofs:
 
 
 def time_case(
-    case: Case, candidates: list[Candidate], rounds: int, proofs: Proofs, kind: str = "step"
+    case: Case,
+    candidates: list[Candidate],
+    rounds: int,
+    proofs: Proofs,
+    kind: str = "step",
+    clock: str = "wall",
 ) -> list[Timed]:
     """Check all candidates and time those that are equal to the package, in turn."""
     results = [Timed(candidate) for candidate in candidates]
@@ -112,7 +117,7 @@ def time_case(
     for result in results:
         result.error = proofs.error(case, result.candidate)
         if not result.error:
-            process, conn = start(serve, case, result.candidate, reference)
+            process, conn = start(serve, case, result.candidate, reference, clock)
             greeting = answer(conn)
             result.error = greeting.get("error", "")
             if not result.error:
@@ -132,7 +137,7 @@ def time_case(
             if number:
                 result.times += times
             else:
-                n_steps[id(result)] = int(np.clip(TURN / min(times), 3, most))
+                n_steps[id(result)] = int(np.clip(TURN / max(min(times), 1e-6), 3, most))
     for result, process, conn in running:
         conn.send("peak")
         result.peak = answer(conn)

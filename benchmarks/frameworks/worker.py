@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import resource
-import time
+from collections.abc import Callable
 from itertools import cycle
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import Case
+from cases import CLOCKS, Case
 
 from frameworks.candidates import Candidate
 from frameworks.equality import DifferentError, Reference, check, measure
-from midpg_np.checks.model import perturbed
+from midpg_np.checks.model import perturbed_params
 
 N_BATCHES = 6
 N_DROPPED = 2
@@ -32,7 +32,13 @@ def peak_megabytes() -> float:
     return (found or [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss])[0] / 1024
 
 
-def serve(conn: Connection, case: Case, candidate: Candidate, reference: Reference | None) -> None:
+def serve(
+    conn: Connection,
+    case: Case,
+    candidate: Candidate,
+    reference: Reference | None,
+    clock: str = "wall",
+) -> None:
     """Run until the parent sends None.
 
     Sends first a dictionary: ``difference`` from the reference, ``baseline`` memory after the
@@ -55,9 +61,9 @@ def serve(conn: Connection, case: Case, candidate: Candidate, reference: Referen
         if asked == "peak":
             conn.send(peak_megabytes())
         elif isinstance(asked, tuple):
-            conn.send(_time(step, step.predict, pool, asked[1], case.device))
+            conn.send(_time(step, step.predict, pool, asked[1], case.device, CLOCKS[clock]))
         else:
-            conn.send(_time(step, step.step, pool, asked, case.device))
+            conn.send(_time(step, step.step, pool, asked, case.device, CLOCKS[clock]))
 
 
 def _prepare(
@@ -73,24 +79,26 @@ def _prepare(
     return step, greeting
 
 
-def _time(step: Any, action: Any, pool: Any, n_times: int, device: str) -> list[float]:
+def _time(
+    step: Any, action: Any, pool: Any, n_times: int, device: str, clock: Callable[[], float]
+) -> list[float]:
     for _ in range(N_DROPPED):
         last = action(next(pool))
     step.wait()
     times = []
-    started = time.perf_counter()
+    started = clock()
     for _ in range(n_times):
         last = action(next(pool))
         if device == "cpu":
             step.wait()
             if last is not None:
                 np.asarray(last)
-            now = time.perf_counter()
+            now = clock()
             times.append(now - started)
             started = now
     if device != "cpu":  # waiting after every step would hide that the host runs ahead
         step.wait()
-        times = [(time.perf_counter() - started) / n_times]
+        times = [(clock() - started) / n_times]
     return times
 
 
@@ -98,7 +106,7 @@ def prove(conn: Connection, case: Case, candidate: Candidate) -> None:
     """Compare with the package in float64 on few rows; send the difference, or the error."""
     rng = np.random.default_rng(3)
     batch, draws = case.draw(rng, 64)
-    moved = perturbed(case.params(), rng, scale=0.3)
+    moved = perturbed_params(case.config, rng, scale=0.3)
     try:
         ours = Candidate("ours").build(case.config, moved, "float64", "cpu", 1)
         theirs = candidate.build(case.config, moved, "float64", "cpu", 1)
