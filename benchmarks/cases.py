@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from midpg_np.batch import Batch
-from midpg_np.models import make_model
+from midpg_np.models import MODELS, make_model
 from midpg_np.tree import Tree
 
 # Processor time of all threads tells more about a single thread while others use the machine.
@@ -22,7 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"pepnet": {"prior_fields": (2, 3, 4, 5)}}
 
 @dataclass(frozen=True)
 class Sizes:
-    """Widths shared by all models: 8 fields x 16 wide, 128-64-32, 10 scenarios."""
+    """Widths: 8 fields x 16 wide, 10 scenarios, hidden 128-64-32 where a model has that option."""
 
     n_fields: int = 8
     vocabulary: int = 1000
@@ -32,7 +32,7 @@ class Sizes:
 
 
 SIZES = Sizes()
-TINY = Sizes(n_fields=4, vocabulary=20, dim_embedding=4, n_scenarios=3, hidden=(16, 8))
+TINY = Sizes(n_fields=6, vocabulary=20, dim_embedding=4, n_scenarios=3, hidden=(16, 8))
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class Case:
         Of DPG and MI-DPG; "" for others.
     divisor : int
         Of rows and columns of the core: 8 is "1/8".  0 for models without a core.
+    batch, threads : int
+    device : str
+        "cpu" or "cuda".
+    sizes : Sizes
+    options : tuple of (name, value)
+        Further options of the model, instead of those that follow from the above.
     """
 
     model: str
@@ -56,6 +62,7 @@ class Case:
     threads: int
     device: str = "cpu"
     sizes: Sizes = SIZES
+    options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def label(self) -> str:
@@ -68,21 +75,19 @@ class Case:
         """The model's configuration."""
         s = self.sizes
         options = dict(OPTIONS.get(self.model, {}))
+        if "hidden" in {field.name for field in fields(MODELS[self.model])}:
+            options["hidden"] = s.hidden
         if self.model in WEIGHTED:
             options |= {"variant": self.variant}
             if self.divisor:
                 options |= {"row_divisor": self.divisor, "col_divisor": self.divisor}
-        if s.n_fields < 6:
-            options.pop("prior_fields", None)
-            options |= {"prior_fields": (2, 3)} if self.model == "pepnet" else {}
         return make_model(
             self.model,
             vocab_sizes=(s.vocabulary,) * s.n_fields,
             n_aware=2,
             n_scenarios=s.n_scenarios,
             dim_embedding=s.dim_embedding,
-            hidden=s.hidden,
-            **options,
+            **(options | dict(self.options)),
         )
 
     def params(self) -> Tree:

@@ -172,7 +172,8 @@ def main() -> int:
     show_machine(["numpy", "torch", "jax"])
     print(
         f"float32 on {args.device}; medians of {args.rounds} rounds, {args.clock} time, all "
-        "implementations of a case in turn.  Memory is the largest resident size of the process, and that after its imports."
+        "implementations of a case in turn.  Memory is the largest resident size of the process, "
+        "and that after its imports with parameters and moments."
         "\n\n| model | batch | threads | implementation | ms, median | quartiles | by midpg_np "
         "| peak MB | start MB | difference |\n|---|---:|---:|---|---:|---:|---:|---:|---:|---:|"
     )

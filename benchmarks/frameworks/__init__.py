@@ -110,8 +110,8 @@ class Implementation(Protocol):
     def wait(self) -> None:
         """Return when everything that was started has been done (GPU, JAX)."""
 
-    def predict(self, staged: Any) -> Any:
-        """Return the logits (B,), as a tensor of the framework; ``np.asarray`` waits for it."""
+    def predict(self, staged: Any) -> np.ndarray:
+        """Return the logits (B,), on the host."""
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return all parameters (and buffers) by the package's paths."""

@@ -29,7 +29,7 @@ class DifferentError(ValueError):
 def measure(step: Any, batch: Any, draws: Any) -> Reference:
     """Run one implementation; it has taken three steps afterwards."""
     staged = step.stage(batch, draws)
-    logits = np.array(step.predict(staged))
+    logits = step.predict(staged).copy()
     loss, grads = step.loss_and_grads(staged)
     grads = {path: np.array(g) for path, g in grads.items()}
     for _ in range(N_STEPS):

@@ -96,9 +96,9 @@ class JaxStep:
         """Wait for the steps that were started."""
         jax.block_until_ready(self.params)
 
-    def predict(self, staged: Any) -> Any:
+    def predict(self, staged: Any) -> np.ndarray:
         """Return the logits (B,)."""
-        return self._predict({**self.params, **self.buffers}, staged[0])
+        return np.asarray(self._predict({**self.params, **self.buffers}, staged[0]))
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return all parameters by the package's paths."""

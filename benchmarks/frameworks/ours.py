@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.backend import Array, to_numpy
+from midpg_np.backend import to_numpy
 from midpg_np.batch import Batch
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
@@ -70,9 +70,12 @@ class OurStep:
         if self.device != "cpu":
             to_numpy(next(iter(tree_flatten(self.params).values())).reshape(-1)[:1])
 
-    def predict(self, staged: Any) -> Array:
+    def predict(self, staged: Any) -> np.ndarray:
         """Return the logits (B,)."""
-        return self.model.forward(self.params, staged[0])[0].logit
+        model, params = self.model, self.params
+        if hasattr(model, "serving_form"):
+            model, params = model.serving_form(params)
+        return to_numpy(model.forward(params, staged[0])[0].logit)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return all parameters by path."""

@@ -104,10 +104,10 @@ class TorchStep:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def predict(self, staged: Any) -> torch.Tensor:
+    def predict(self, staged: Any) -> np.ndarray:
         """Return the logits (B,)."""
         with torch.inference_mode():
-            return self.forward(self.params, staged[0], None).logit
+            return self.forward(self.params, staged[0], None).logit.cpu().numpy()
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return all parameters by the package's paths."""
