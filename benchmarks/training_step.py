@@ -20,11 +20,13 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import roofline
 from cases import SIZES, TINY, VARIANTS, WEIGHTED, Case
 from frameworks.candidates import DEFAULT, FRAMEWORKS, candidates
 from turns import Proofs, Timed, time_case
 
+from midpg_np.backend import to_device
 from midpg_np.models import MODELS
 
 BATCH_OF_RELATIVES = 512
@@ -52,7 +54,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all times here as well")
     parser.add_argument("--tiny", action="store_true", help="a small model, to try the command")
-    return parser.parse_args()
+    args = parser.parse_args()
+    try:
+        to_device(np.zeros(1), args.device)
+    except Exception as error:  # the package says what is missing
+        parser.error(str(error))
+    return args
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:

@@ -77,9 +77,15 @@ class TorchStep:
             loss = loss + weight * output.auxiliary[name]
         return loss, output.buffers
 
+    def _begin(self) -> None:
+        """Let go of the last gradients; a captured graph may then write over them."""
+        self.adam.zero_grad(set_to_none=True)
+        if self.is_captured:
+            torch.compiler.cudagraph_mark_step_begin()
+
     def loss_and_grads(self, staged: Any) -> tuple[float, dict[str, np.ndarray]]:
         """Return the loss and all gradients by the package's paths."""
-        self.adam.zero_grad(set_to_none=True)
+        self._begin()
         loss, _ = self.loss(self.params, *staged)
         loss.backward()
         grads = {
@@ -90,9 +96,7 @@ class TorchStep:
 
     def step(self, staged: Any) -> None:
         """Take one step."""
-        if self.is_captured:
-            torch.compiler.cudagraph_mark_step_begin()
-        self.adam.zero_grad(set_to_none=True)
+        self._begin()
         loss, buffers = self.loss(self.params, *staged)
         loss.backward()
         self.adam.step()

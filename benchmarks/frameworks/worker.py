@@ -46,7 +46,7 @@ def serve(
     ("predict", k), with the seconds of each (on a GPU: of all of them by k), and "peak" with
     megabytes.
     """
-    if case.threads == 1 and hasattr(os, "sched_setaffinity"):
+    if case.threads == 1 and case.device == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     try:
         step, greeting = _prepare(case, candidate, reference)
