@@ -72,3 +72,23 @@ def test_an_option_that_is_not_written_is_refused():
     config = dataclasses.replace(case_of("ple").config, gate_bias=False)
     with pytest.raises(NotImplementedError, match="gate_bias"):
         next(iter(networks("torch")["ple"].values()))(config)
+
+
+# PyTorch's tracer makes an instance of every autograd function, against its own warning.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("model", MODELS)
+def test_a_compiler_gets_one_graph(model):
+    torch = pytest.importorskip("torch", reason="the benchmark compares with PyTorch")
+    from frameworks.candidates import Candidate, candidates
+
+    case = case_of(model)
+    for candidate in candidates(model, ["eager"], 9, "cpu"):
+        if candidate.form == "split":  # sizes of slices are numbers of the host
+            continue
+        step = Candidate("torch", candidate.form).build(
+            case.config, case.params(), "float32", "cpu", 1
+        )
+        torch._dynamo.reset()
+        staged = step.stage(batch_of(case), {})
+        explained = torch._dynamo.explain(step._loss)(step.params, *staged)
+        assert explained.graph_break_count == 0, (candidate.form, explained.break_reasons)

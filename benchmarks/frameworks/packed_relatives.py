@@ -7,6 +7,7 @@ scenarios is stacked in front.  The versions cover the default options; sizes ar
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ class Rearranged(Network):
             value = getattr(model, option.name)
             if option.name not in FREE and value != option.default:
                 raise NotImplementedError(f"only {option.name} = {option.default!r} is written.")
+        for name, value in vars(type(model)).items():
+            if isinstance(value, cached_property):  # made now: a tracer would stop at its making
+                getattr(model, name)
         self.places: dict[str, np.ndarray] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
 
