@@ -11,7 +11,42 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, get_xp, is_batch_last
+
+
+def batch_last(x: Array) -> Array:
+    """Return a batch (B, d) stored with its rows side by side: a copy unless it is already."""
+    return x if is_batch_last(x) else get_xp(x).asfortranarray(x)
+
+
+def product(x: Array, W: Array, like: Array | None = None, out: Array | None = None) -> Array:
+    """x W, stored as ``like`` is (``like`` = x if None), or written to ``out``."""
+    xp = get_xp(x=x, W=W)
+    times = xp.multiply if x.shape[1] == 1 else xp.matmul  # (B, 1) (1, O) has nothing to sum
+    if is_batch_last(x if like is None else like):
+        return times(W.T, x.T, out=None if out is None else out.T).T
+    return times(x, W, out=out)
+
+
+def take_rows(x: Array, ids: Array) -> Array:
+    """Rows ``ids`` of a batch (B, d), stored as the batch is."""
+    return x.T[:, ids].T if is_batch_last(x) else x[ids]
+
+
+def add_to(y: Array, b: Array) -> Array:
+    """y + b in the memory of y, a fresh array; elsewhere if b is wider (the complex step)."""
+    if y.dtype != b.dtype:
+        return y + b
+    y += b
+    return y
+
+
+def times_to(y: Array, x: Array) -> Array:
+    """y x in the memory of y, a fresh array; elsewhere if x is wider (the complex step)."""
+    if x.dtype.kind == "c" != y.dtype.kind:
+        return y * x
+    y *= x
+    return y
 
 
 class AffineCache(NamedTuple):
@@ -34,12 +69,12 @@ def affine(x: Array, W: Array, b: Array) -> tuple[Array, AffineCache]:
     y : (B, O)
     """
     get_xp(x=x, W=W, b=b)
-    return x @ W + b, AffineCache(x, W)
+    return add_to(product(x, W), b), AffineCache(x, W)
 
 
 def affine_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array, Array]:
     """Return ``dx, dW, db``."""
-    return dy @ cache.W.T, cache.x.T @ dy, dy.sum(axis=0)
+    return product(dy, cache.W.T, like=cache.x), cache.x.T @ dy, dy.sum(axis=0)
 
 
 def identity(x: Array) -> tuple[Array, None]:
@@ -58,7 +93,9 @@ def relu(x: Array) -> tuple[Array, Array]:
     Backward: dx = dy where x > 0, else 0; the derivative at the corner x = 0 is 0.
     """
     is_positive = x.real > 0
-    return x * is_positive, is_positive
+    if x.dtype.kind == "c":
+        return x * is_positive, is_positive
+    return get_xp(x).maximum(x, 0), is_positive
 
 
 def relu_backward(dy: Array, is_positive: Array) -> Array:
@@ -98,13 +135,46 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
     Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
     analytic, so the complex step sees through it.
     """
-    y = 0.5 + 0.5 * get_xp(x).tanh(0.5 * x)
+    y = 0.5 * x
+    get_xp(x).tanh(y, out=y)
+    y *= 0.5
+    y += 0.5
     return y, y
 
 
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Return ``dx``."""
-    return dy * y * (1.0 - y)
+    dx = dy * y
+    dx *= 1.0 - y
+    return dx
+
+
+def scaled_sigmoid(
+    x: Array, scale: float, out: Array | None = None
+) -> tuple[Array, tuple[Array, float]]:
+    """y = scale / (1 + exp(-x)), computed in one array as (scale / 2) (1 + tanh(x / 2)).
+
+    Backward: dx = dy y (1 - y / scale).  ``out`` may be x itself.
+    """
+    xp = get_xp(x)
+    y = xp.multiply(x, 0.5, out=out)
+    xp.tanh(y, out=y)
+    y *= 0.5 * scale
+    y += 0.5 * scale
+    return y, (y, scale)
+
+
+def scaled_sigmoid_backward(
+    dy: Array, cache: tuple[Array, float], out: Array | None = None
+) -> Array:
+    """Return ``dx``; ``out`` must be neither dy nor y."""
+    y, scale = cache
+    dx = get_xp(dy=dy, y=y).subtract(scale, y, out=out)
+    dx *= y
+    dx *= dy
+    if scale != 1.0:
+        dx *= 1.0 / scale
+    return dx
 
 
 def softplus(x: Array) -> tuple[Array, Array]:
@@ -155,7 +225,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
 
 def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
     """Join arrays along the last axis.  Backward: cut the adjoint at the same places."""
-    y = get_xp(*parts).concatenate(list(parts), axis=-1)
+    y = parts[0] if len(parts) == 1 else get_xp(*parts).concatenate(list(parts), axis=-1)
     return y, tuple(part.shape[-1] for part in parts)
 
 
@@ -189,6 +259,13 @@ class Activation(NamedTuple):
 
     forward: Callable[[Array], tuple[Array, object]]
     backward: Callable[..., Array]
+
+
+def activation_backward(activation: Activation, dy: Array, cache: Any) -> Array:
+    """Return ``dx`` where dy is a fresh array that nobody else reads: a ReLU takes its memory."""
+    if activation.backward is relu_backward:
+        return times_to(dy, cache)
+    return activation.backward(dy, cache)
 
 
 # Add your own pair here to use it as the activation of any model.

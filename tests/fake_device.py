@@ -85,6 +85,18 @@ def _operator(name):
     return call
 
 
+def _in_place(name):
+    def call(self, other):
+        if not isinstance(other, (FakeArray, *SCALARS)):
+            raise TypeError(f"Unsupported type {type(other)}: a host array met a device array.")
+        getattr(np.ndarray, name)(self._data, np.asarray(unwrap(other))[()])
+        return self
+
+    return call
+
+
+for _name in ("iadd", "isub", "imul", "itruediv"):
+    setattr(FakeArray, f"__{_name}__", _in_place(f"__{_name}__"))
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
     setattr(FakeArray, f"__{_name}__", _operator(f"__{_name}__"))
     setattr(FakeArray, f"__r{_name}__", _operator(f"__r{_name}__"))
@@ -97,19 +109,23 @@ for _name in (
     *("sum", "mean", "max", "min", "any", "all"),
 ):
     setattr(FakeArray, _name, _method(_name))
-for _name in ("T", "real", "shape", "ndim", "size", "dtype"):
+for _name in ("T", "real", "shape", "strides", "ndim", "size", "dtype"):
     setattr(FakeArray, _name, property(lambda self, name=_name: wrap(getattr(self._data, name))))
 
 # Functions that NumPy and CuPy share and that the package may use on a device.
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
-    *("isfinite", "sqrt", "minimum", "arange", "stack", "abs", "sign", "zeros_like", "ones_like"),
-    "broadcast_to",
+    *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
+    *("ones_like", "multiply", "subtract", "matmul", "broadcast_to", "asfortranarray"),
+    "result_type",
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
     zeros=lambda *args, **kwargs: FakeArray(np.zeros(*args, **kwargs)),
-    asarray=lambda data: data if isinstance(data, FakeArray) else FakeArray(data),
+    empty=lambda *args, **kwargs: FakeArray(np.empty(*args, **kwargs)),
+    asarray=lambda data, **kwargs: (
+        data if isinstance(data, FakeArray) else FakeArray(np.asarray(data, **kwargs))
+    ),
 )
 
 

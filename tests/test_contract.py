@@ -109,7 +109,7 @@ def test_a_batch_of_one_row(name):
 
 # Cases that keep something of the batch (labels, codes, partners, scenarios) to themselves; the
 # models' own test in test_invariants.py covers those.
-OWN_ROWS = ("cross_entropy", "embedding", "mir", "scenario_", "star_")
+OWN_ROWS = ("cross_entropy", "embedding", "shuffle", "scenario_", "star_")
 OWN_ROWS += ("generated_tower by scenario", "shared_embeddings select")
 OWN_ROWS += ("routed_affine", "own_rows", "expert", "extraction")
 

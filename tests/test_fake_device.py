@@ -31,7 +31,7 @@ from midpg_np.training.step import training_step
 from midpg_np.tree import tree_flatten, tree_unflatten
 
 # Cases that hold constants on the host (labels, codes, partners) are written out below.
-HOST_CONSTANT = ("split", "cross_entropy", "embedding", "modulated_bias", "mir")
+HOST_CONSTANT = ("split", "cross_entropy", "embedding", "modulated_bias", "mir", "shuffle")
 ON_ANY_DEVICE = [name for name in CASES if not name.startswith(HOST_CONSTANT)]
 
 
@@ -163,15 +163,15 @@ def test_regulariser(disc, form, full):
     layer = MutualInformation(3, 6, disc, (4,), expansion, form)
     params = tree_flatten(perturbed(layer.init(generator(9)), generator(10)))
 
-    def both(e, q, partner, *leaves):
+    def both(e, e_neg, q, *leaves):
         tree = tree_unflatten(dict(zip(params, leaves, strict=True)))
-        loss, cache = layer.forward(tree, e, q, partner)
-        d_e, d_q, grads = layer.backward(0.7, cache)
-        return [loss, d_e, d_q, *tree_flatten(grads).values()]
+        loss, cache = layer.forward(tree, e, e_neg, q)
+        *d_inputs, grads = layer.backward(0.7, cache)
+        return [loss, *d_inputs, *tree_flatten(grads).values()]
 
     rng = generator(11)
-    e, q = rng.normal(size=(5, 3)), rng.random((5, 6))
-    assert_same_on_both(both, e, q, partners(rng, 5), *params.values())
+    e, e_neg, q = rng.normal(size=(5, 3)), rng.normal(size=(5, 3)), rng.random((5, 6))
+    assert_same_on_both(both, e, e_neg, q, *params.values())
 
 
 # --- the fake device itself ----------------------------------------------------------------------

@@ -149,7 +149,8 @@ def test_what_the_generators_read():
         ({"dwm_inputs": "aw_only"}, "aw", "aw"),
     ):
         model = small_model("dpg", **options)
-        _, c = model.forward(perturbed(model.init(generator(11)), generator(12)), batch)
+        _, cache = model.forward(perturbed(model.init(generator(11)), generator(12)), batch)
+        c = cache.network
         H = np.maximum(c.layers["layer_1"].A, 0.0)
         parts = {"aw": c.X[:, :4], "ag": c.X[:, 4:], "X": c.X, "H": H}
         for name, layout in (("layer_1", first), ("layer_2", second)):

@@ -15,6 +15,7 @@ from systems import SYSTEMS
 import midpg_np
 from midpg_np import losses, ops
 from midpg_np.batch import Batch
+from midpg_np.layers.core import CORES
 from midpg_np.layers.dwm import DynamicWeighting
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.groups import group_rows
@@ -89,6 +90,11 @@ def weighting_cache(variant):
     return layer.forward(layer.init(generator(1)), np.zeros((7, 5)))[1]._asdict()
 
 
+def core(sigmoid_on):
+    factors = zeros(R=(7, 3, 2), C=(2, 4))
+    return factors | {"Q": CORES[sigmoid_on].forward(**factors, gain=1.0)[0]}
+
+
 def weighting():
     layer, U = DynamicWeighting(5, 3, 4, d_k=2), np.zeros((7, 5))
     return {"U": U, "Q": layer.forward(layer.init(generator(1)), U)[0]}
@@ -118,8 +124,7 @@ def row_gradient():
 
 
 def regulariser():
-    layer, inputs = MutualInformation(3, 4), zeros(e=(7, 3), q=(7, 4))
-    inputs["partner"] = np.arange(7)
+    layer, inputs = MutualInformation(3, 4), zeros(e=(7, 3), e_neg=(7, 3), q=(7, 4))
     layer.forward(layer.init(generator(1)), **inputs)
     return inputs
 
@@ -132,6 +137,9 @@ def model_forward():
 # Where a docstring gives shapes, an example that fills them: path of the object -> arrays by name.
 EXAMPLES = {
     "backend.segment_sum_rows": segment_sum,
+    "backend.gather_rows": lambda: zeros(table=(4, 2)) | {"ids": np.array([1, 3, 1])},
+    "backend.put_rows": lambda: segment_sum() | zeros(table=(4, 2)),
+    "backend.sorted_positions": lambda: {"ids": np.array([1, 0, 1])},
     "backend.scatter_add_rows": lambda: segment_sum() | zeros(target=(4, 2)),
     "batch.Batch": lambda: Batch(*zeros(a=(7, 3), b=(7,), c=(7,)).values())._asdict(),
     "ops.affine": lambda: called(ops.affine, "y", **zeros(x=(7, 3), W=(3, 4), b=(4,))),
@@ -157,8 +165,11 @@ EXAMPLES = {
     "layers.embedding.Embedding.forward": embedding,
     "layers.dwm.WeightingCache": lambda: weighting_cache("rc"),
     "layers.dwm.DynamicWeighting.forward": weighting,
+    "layers.core.sigmoid_of_product": lambda: core("product"),
+    "layers.core.product_of_sigmoids": lambda: core("factors"),
+    "layers.negatives.shuffle": lambda: zeros(e=(7, 3)) | {"partner": np.arange(7)},
     "layers.mir.MutualInformation.forward": regulariser,
-    "models.dpg.DPGCache": lambda: model_forward()[1]._asdict(),
+    "models.dpg.DPGCache": lambda: model_forward()[1].network._asdict(),
     "models.protocol.ModelOutput": lambda: model_forward()[0]._asdict(),
 }
 

@@ -73,6 +73,8 @@ def test_set_replaces_one_leaf_and_shares_the_others():
     assert tree["b"]["deep"]["x"].tolist() == [0.0, 1.0]
     assert changed["b"]["W"] is tree["b"]["W"]
     assert list(changed) == list(tree)
+    added = tree_set(tree, "c.y", np.ones(1))
+    assert added["c"]["y"].tolist() == [1.0] and "c" not in tree
 
 
 def test_moving_to_the_cpu_copies_nothing():

@@ -15,11 +15,21 @@ from itertools import cycle
 import numpy as np
 from spoiling import inside, op, parameter, result
 
+from midpg_np.layers.core import product_of_sigmoids, sigmoid_of_product
 from midpg_np.layers.expansion import Expansion
 from midpg_np.layers.mlp import MLP
 from midpg_np.layers.repeat import repeat_backward
 from midpg_np.losses import jensen_shannon_backward
-from midpg_np.ops import Activation, identity_backward, relu, sigmoid, sigmoid_backward, softmax
+from midpg_np.ops import (
+    Activation,
+    Pair,
+    identity_backward,
+    relu,
+    scaled_sigmoid_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+)
 
 REPEAT_BACKWARD = "checks.catalogue.weighting.repeat_backward"
 GAIN = 1.5  # of the catalogue's generators
@@ -93,15 +103,20 @@ def core_adjoint(x, dy, mode, with_W=True):
     return repeat_backward(dV * x["W"] if with_W else dV, *x["Q"].shape[1:], mode)
 
 
-def factors_reshaped(self, dQ, cache):
-    dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
+def factors_reshaped(dQ, cache, dQ_other=None, workspace=None):
+    dP = sigmoid_backward(dQ * cache.gain, cache.Q / cache.gain)
     return dP @ reshaped(cache.C), reshaped(cache.R) @ dP
 
 
-def factors_before_sigmoid(self, dQ, cache):
-    dP, R, C = dQ * self.gain, cache.R, cache.C
-    dR = sigmoid_backward(dP @ C.swapaxes(-1, -2), sigmoid(R)[0])
-    return dR, sigmoid_backward(R.swapaxes(-1, -2) @ dP, sigmoid(C)[0])
+def factors_before_sigmoid(dQ, cache, dQ_other=None, workspace=None):
+    """The cache holds the factors behind their sigmoid; the products need those."""
+    dP, R, C = dQ * cache.gain, cache.R, cache.C
+    dR = sigmoid_backward(dP @ logit(C).swapaxes(-1, -2), R)
+    return dR, sigmoid_backward(logit(R).swapaxes(-1, -2) @ dP, C)
+
+
+def logit(y):
+    return np.log(y / (1.0 - y))
 
 
 def every_second_input_lost():
@@ -122,6 +137,10 @@ def times(factor, *names):
         return grads | {name: factor * grads[name] for name in names}
 
     return change
+
+
+def contexts_swapped(grads, dy, cache):
+    return grads | {"e": grads["e_neg"], "e_neg": grads["e"]}
 
 
 def mi_backward(factor):
@@ -219,26 +238,26 @@ LAYERS = {
     ),
     "dwm: Q (1 - Q) whatever the gain": inside(
         "dwm r sigmoid on product",
-        "layers.dwm.sigmoid_backward",
-        lambda dQ, y: dQ * y * (1.0 - GAIN * y),
+        "layers.core.scaled_sigmoid_backward",
+        lambda dQ, c, out: sigmoid_backward(dQ, c[0]),
     ),
     "dwm: gain forgotten": inside(
         "dwm non sigmoid on product",
-        "layers.dwm.sigmoid_backward",
-        lambda dQ, y: sigmoid_backward(dQ, y) / GAIN,
+        "layers.dwm.scaled_sigmoid_backward",
+        lambda dQ, c, out: scaled_sigmoid_backward(dQ, c) / GAIN,
     ),
     "dwm: sigmoid of the factors forgotten": inside(
-        "dwm c sigmoid on factors", "layers.dwm.sigmoid_backward", lambda dy, y: dy
+        "dwm c sigmoid on factors", "layers.core.sigmoid_backward", lambda dy, y: dy
     ),
     "dwm: factors taken before their sigmoid": inside(
         "dwm rc sigmoid on factors",
-        "layers.dwm.DynamicWeighting._product_adjoints",
-        factors_before_sigmoid,
+        "layers.dwm.CORES",
+        {"factors": Pair(product_of_sigmoids, factors_before_sigmoid)},
     ),
     "dwm: factors transposed by reshape": inside(
         "dwm rc sigmoid on product",
-        "layers.dwm.DynamicWeighting._product_adjoints",
-        factors_reshaped,
+        "layers.dwm.CORES",
+        {"product": Pair(sigmoid_of_product, factors_reshaped)},
     ),
     "dwm: second generator's input forgotten": inside(
         "dwm rc sigmoid on product", "layers.dwm.MLP.backward", every_second_input_lost()
@@ -249,14 +268,14 @@ LAYERS = {
     "dwm: shared factor forgotten": parameter(
         "dwm c sigmoid on product", "R_share", lambda dR, dy: 0.0 * dR
     ),
-    "mir: shuffled context stays in its row": inside(
-        "mir mlp textbook", "layers.mir.scatter_add_rows", rows_in_place
+    "shuffle: context stays in its row": inside(
+        "shuffle", "layers.negatives.scatter_add_rows", rows_in_place
     ),
-    "mir: shuffled context gathered": inside(
-        "mir mlp grouped", "layers.discriminator.scatter_add_rows", rows_gathered
+    "shuffle: context gathered": inside(
+        "shuffle", "layers.negatives.scatter_add_rows", rows_gathered
     ),
-    "mir: shuffled context overwrites": inside(
-        "mir bilinear grouped", "layers.discriminator.scatter_add_rows", rows_overwrite
+    "shuffle: context overwrites": inside(
+        "shuffle", "layers.negatives.scatter_add_rows", rows_overwrite
     ),
     "mir: mean over 2B": inside(
         "mir mlp grouped", "layers.mir.jensen_shannon_backward", mi_backward(lambda B: 0.5)
@@ -266,6 +285,8 @@ LAYERS = {
     ),
     "mir: generator's sign flipped as in a GAN": result("mir mlp grouped", times(-1.0, "q")),
     "mir: core detached": result("mir bilinear textbook", times(0.0, "q")),
+    "mir: shuffled context detached": result("mir mlp grouped", times(0.0, "e_neg")),
+    "mir: contexts swapped": result("mir bilinear grouped", contexts_swapped),
     "mir: context detached": result("mir mlp textbook", times(0.0, "e")),
     "mir: discriminator learns from matching pairs only": inside(
         "mir mlp textbook", "layers.mir.tree_add", lambda positive, negative: positive

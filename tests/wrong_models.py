@@ -11,7 +11,7 @@ class HiddenStateForgotten(MIDPG):
     """H reaches the loss through every generator as well as through the product."""
 
     def _dwm_input_backward(self, name, dU, dH):
-        dE_aw, _ = super()._dwm_input_backward(name, dU, dH)
+        dE_aw, _ = super()._dwm_input_backward(name, dU, dH.copy())
         return dE_aw, dH
 
 
@@ -43,25 +43,35 @@ class BackboneContextForgotten(MIDPG):
         return dE_aw, dH
 
 
-class PairsForgotten(MIDPG):
-    """Matching and shuffled pairs both read E_aw."""
+class ShuffledPairsForgotten(MIDPG):
+    """The contexts of shuffled pairs are rows of E_aw."""
 
-    def _backward(self, dz, cache, d_cores, dE_aw):
-        return super()._backward(dz, cache, d_cores, None)
+    def embed_backward(self, d_inputs, cache):
+        dX, dE_neg = d_inputs
+        return super().embed_backward((dX, 0.0 * dE_neg), cache)
+
+
+class MatchingPairsForgotten(MIDPG):
+    """Matching pairs read E_aw."""
+
+    def _network_backward(self, dz, cache, d_cores, dE_aw, workspace):
+        return super()._network_backward(dz, cache, d_cores, None, workspace)
 
 
 class CoresDetached(MIDPG):
     """The value of the regulariser is right, but only its discriminators learn."""
 
-    def _backward(self, dz, cache, d_cores, dE_aw):
-        return super()._backward(dz, cache, {}, dE_aw)
+    def _network_backward(self, dz, cache, d_cores, dE_aw, workspace):
+        return super()._network_backward(dz, cache, {}, dE_aw, workspace)
 
 
 class FirstLayerOnly(MIDPG):
     """Every layer has a regulariser of its own."""
 
-    def _backward(self, dz, cache, d_cores, dE_aw):
-        return super()._backward(dz, cache, {"layer_1": d_cores["layer_1"]}, dE_aw)
+    def _network_backward(self, dz, cache, d_cores, dE_aw, workspace):
+        return super()._network_backward(
+            dz, cache, {"layer_1": d_cores["layer_1"]}, dE_aw, workspace
+        )
 
 
 class SummedOverLayers(MIDPG):
@@ -105,7 +115,8 @@ WRONG_MODELS = {
         GeneratorContextForgotten,
         SecondCopyForgotten,
         BackboneContextForgotten,
-        PairsForgotten,
+        ShuffledPairsForgotten,
+        MatchingPairsForgotten,
         CoresDetached,
         FirstLayerOnly,
         SummedOverLayers,

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.backend import to_numpy
+from midpg_np.backend import keep_freed_memory, to_numpy
 from midpg_np.batch import Batch
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
-from midpg_np.training.optim import Adam
-from midpg_np.training.step import draws_to_device, host_batch, training_step
+from midpg_np.training.config import TrainConfig
+from midpg_np.training.flat_params import flat_views
+from midpg_np.training.step import draws_to_device, host_batch, rows_read, training_step
+from midpg_np.training.tiles import Tiles
 from midpg_np.tree import Tree, tree_astype, tree_flatten, tree_to_device
 
 
@@ -28,6 +30,7 @@ class OurStep:
     device : str
         "cpu" or "cuda".
     n_threads : int
+        Tiles of the batch worked on at a time, for models that can.
     """
 
     def __init__(
@@ -39,9 +42,12 @@ class OurStep:
         n_threads: int = 1,
     ) -> None:
         self.model, self.dtype, self.device, self.n_threads = model, dtype, device, n_threads
-        self.params = tree_to_device(tree_astype(params, dtype), device)
-        self.adam = Adam()
-        self.state = self.adam.init(self.params, getattr(model, "buffers", ()))
+        keep_freed_memory()  # as fit does
+        buffers = getattr(model, "buffers", ())
+        self.params = flat_views(tree_to_device(tree_astype(params, dtype), device), buffers)
+        self.adam = TrainConfig(device=device).adam
+        self.tiles = Tiles(512 // n_threads, n_threads) if device == "cpu" else None
+        self.state = self.adam.init(self.params, buffers)
 
     def stage(self, batch: Batch, draws: Mapping[str, np.ndarray]) -> Any:
         """Return ``(batch, draws)`` on the device, labels in the dtype of the parameters."""
@@ -50,7 +56,8 @@ class OurStep:
         return batch.to(self.device), draws_to_device(draws, self.dtype, self.device)
 
     def _result(self, staged: Any) -> Any:
-        return training_step(self.model, CROSS_ENTROPIES["full"], self.params, *staged)
+        loss = CROSS_ENTROPIES["full"]
+        return training_step(self.model, loss, self.params, *staged, tiles=self.tiles)
 
     def loss_and_grads(self, staged: Any) -> tuple[float, dict[str, np.ndarray]]:
         """Return the loss and all gradients by path."""
@@ -60,6 +67,7 @@ class OurStep:
 
     def step(self, staged: Any) -> None:
         """Take one step."""
+        self.adam.prepare(self.params, self.state, rows_read(self.model, staged[0]))
         result = self._result(staged)
         self.adam.update(self.params, result.grads, self.state)
         if hasattr(self.model, "advance"):

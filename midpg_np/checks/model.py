@@ -10,7 +10,7 @@ import numpy as np
 from midpg_np.backend import Array, get_xp
 from midpg_np.batch import Batch
 from midpg_np.checks.case import Case
-from midpg_np.tree import Tree, tree_flatten, tree_map, tree_unflatten
+from midpg_np.tree import Tree, tree_flatten, tree_items, tree_map, tree_set, tree_unflatten
 
 
 def perturbed(params: Tree, rng: np.random.Generator, scale: float = 0.5) -> Tree:
@@ -69,8 +69,10 @@ def model_case(
 
 def _completed(inputs: Tree, held: Mapping[str, Array]) -> Tree:
     """Return the inputs and what is held fixed, in one dtype and on one device."""
-    leaves = tree_flatten(inputs)
-    like = next(iter(leaves.values())).real
+    if not held:
+        return inputs
+    like = next(leaf for _, leaf in tree_items(inputs)).real
     for path, leaf in held.items():
-        leaves[path] = get_xp(like).asarray(leaf.astype(like.dtype))
-    return tree_unflatten(leaves)
+        leaf = get_xp(like).asarray(leaf, dtype=like.dtype)
+        inputs = tree_set(inputs, path, leaf)
+    return inputs

@@ -10,10 +10,11 @@ import typer
 from joblib import Parallel, delayed
 from rich.progress import track
 
-from midpg_np.checks import GradientReport, check_gradients
+from midpg_np.checks import GradientReport, check_directions, check_gradients
 from midpg_np.checks.catalogue import CASES, Sizes
 from midpg_np.commands import tables
 from midpg_np.commands.console import stderr, stdout
+from midpg_np.experiments.full_size_models import FULL_SIZE_CASES
 from midpg_np.experiments.small_models import MODEL_CASES
 
 FEW = 20
@@ -24,24 +25,35 @@ def gradcheck(
         list[str] | None, typer.Argument(help="Check only names that contain one of these.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all numbers drawn.")] = 0,
+    full_size: Annotated[
+        bool,
+        typer.Option(
+            "--full-size", help="Check models of full size, one direction per parameter array."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every op, loss, layer and model against the complex step and central differences.
 
-    Exit code 1 if one fails.  Example: midpg gradcheck dwm midpg
+    Exit code 1 if one fails.  Examples: midpg gradcheck dwm midpg; midpg gradcheck --full-size
     """
-    builders = CASES | MODEL_CASES
+    builders = FULL_SIZE_CASES if full_size else CASES | MODEL_CASES
     chosen = [name for name in builders if not names or any(part in name for part in names)]
     if not chosen:
         raise ValueError(f"no check is called {names}; there are {', '.join(builders)}.")
     console = stderr()
     # Processes take a second to start; few checks are faster without.
-    workers = Parallel(n_jobs=-1 if len(chosen) > FEW else 1, return_as="generator")
-    checks = workers(delayed(_check)(name, seed) for name in chosen)
+    workers = Parallel(
+        n_jobs=-1 if len(chosen) > FEW else 1, batch_size=1, return_as="generator_unordered"
+    )
+    check = _check_full_size if full_size else _check
+    # Models, the longest checks, come last in the list and first here: no core waits at the end.
+    checks = workers(delayed(check)(name, seed) for name in reversed(chosen))
     watched = track(
         checks, "checking", len(chosen), console=console, disable=not console.is_terminal
     )
-    reports = list(watched)
+    done = {report.name: report for report in watched}
+    reports = [done[name] for name in chosen]
     if as_json:
         print(json.dumps([_as_dict(report) for report in reports], indent=2))
     else:
@@ -56,6 +68,11 @@ def gradcheck(
 def _check(name: str, seed: int) -> GradientReport:
     rng = np.random.default_rng(seed)
     return check_gradients((CASES | MODEL_CASES)[name](Sizes(), rng), rng)
+
+
+def _check_full_size(name: str, seed: int) -> GradientReport:
+    rng = np.random.default_rng(seed)
+    return check_directions(FULL_SIZE_CASES[name](rng), rng)
 
 
 def _as_dict(report: GradientReport) -> dict[str, object]:

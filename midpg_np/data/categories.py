@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_INTEGER_TEXT = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0)?")
+from midpg_np.data.errors import RowError
+
+INTEGER_TEXT = r"(0|-?[1-9][0-9]{0,18})(\.0)?"  # the whole of a text that stands for an integer
+# One reader turns TRUE into a truth value where another leaves the text.
+TRUTH_TEXT = {"TRUE": "True", "true": "True", "FALSE": "False", "false": "False"}
+_INTEGER_TEXT = re.compile(INTEGER_TEXT)
+Column = Any  # an array (N,), or a CodedColumn
 _INT64 = np.iinfo(np.int64)
 _EXACT_FLOAT = 2.0**53  # beyond it, neighbouring integers share one float
 
@@ -31,12 +37,12 @@ class Factors(NamedTuple):
     inverse: np.ndarray
 
 
-def factorise(values: np.ndarray, name: str) -> Factors:
+def factorise(values: Column, name: str) -> Factors:
     """Find the distinct values of a column and the position of each row's value among them.
 
     Parameters
     ----------
-    values : (N,) array
+    values : (N,) array, or CodedColumn
         Integers, floats (NaN is missing), booleans, dates, text or objects (None is missing).
     name : str
         Name of the column, for messages.
@@ -46,9 +52,11 @@ def factorise(values: np.ndarray, name: str) -> Factors:
     ValueError
         If floats hold integers too large to be exact, or the values are lists or the like.
     """
+    if not isinstance(values, np.ndarray):
+        return values.factors()
     kind = values.dtype.kind
     if kind in "iu" and (kind == "i" or not values.size or values.max() <= _INT64.max):
-        return _factorise_integers(values.astype(np.int64, copy=False))
+        return factorise_integers(values.astype(np.int64, copy=False))
     if kind == "f":
         return _factorise_floats(values, name)
     if kind in "mM":
@@ -60,10 +68,12 @@ def factorise(values: np.ndarray, name: str) -> Factors:
 
 def text_form(distinct: np.ndarray) -> list[str]:
     """Return distinct values as text."""
-    return [str(value) for value in distinct.tolist()]
+    values = distinct.tolist()
+    return values if distinct.dtype == object else [str(value) for value in values]
 
 
-def _factorise_integers(values: np.ndarray) -> Factors:
+def factorise_integers(values: np.ndarray) -> Factors:
+    """Factors of int64 values."""
     if values.size == 0:
         return Factors(values, values.copy())
     low = int(values.min())
@@ -86,15 +96,17 @@ def _factorise_floats(values: np.ndarray, name: str) -> Factors:
     too_large = whole & (np.abs(known.astype(np.float64)) > _EXACT_FLOAT)
     if too_large.any():
         row = int(np.flatnonzero(~missing)[np.argmax(too_large)])
-        raise ValueError(
-            f"column {name!r} holds {values[row]!r} at row {row} as a float, which is not exact "
-            "for integers above 2**53; read the column as integers or as text."
+        raise RowError(
+            f"column {name!r} holds {values[row]!r} at row ",
+            row,
+            " as a float, which is not exact for integers above 2**53; read the column as integers "
+            "or as text.",
         )
     if whole.all():
-        distinct, index = _factorise_integers(known.astype(np.int64))
+        distinct, index = factorise_integers(known.astype(np.int64))
     else:
         raw, raw_index = np.unique(known, return_inverse=True)
-        distinct, index = _merge(raw.astype(str).tolist(), raw_index)
+        distinct, index = canonical_factors(raw.astype(str).tolist(), raw_index)
     everywhere = np.full(values.shape, -1, dtype=np.int64)
     everywhere[~missing] = index
     return Factors(distinct, everywhere)
@@ -110,11 +122,19 @@ def _factorise_objects(values: list[Any], name: str) -> Factors:
             f"column {name!r} holds values that are no categories ({error}); "
             "give text, numbers or dates."
         ) from error
-    return _merge(list(position), index)
+    return canonical_factors(list(position), index)
 
 
-def _merge(raw: list[Any], raw_index: np.ndarray) -> Factors:
-    """Bring distinct raw values to their canonical form and join those that become equal."""
+def canonical_factors(raw: list[Any], raw_index: np.ndarray) -> Factors:
+    """Bring distinct raw values to their canonical form and join those that become equal.
+
+    Parameters
+    ----------
+    raw : list of M values
+        Each once; None and the like are missing.
+    raw_index : (N,)
+        Position in ``raw`` for each row.
+    """
     canonical = [_canonical(value) for value in raw]
     all_integers = all(isinstance(value, int) for value in canonical if value is not None)
     known = {value for value in canonical if value is not None}
@@ -129,6 +149,33 @@ def _merge(raw: list[Any], raw_index: np.ndarray) -> Factors:
         dtype=np.int64,
     )
     return Factors(distinct, lookup[raw_index] if len(raw) else raw_index)
+
+
+def narrowed(distinct: np.ndarray, inverse: np.ndarray) -> Factors:
+    """Factors of some rows of a column, given their positions among its distinct values.
+
+    Values that no row holds go; if only integers remain of integers and texts, they are integers,
+    sorted as such.
+
+    Shapes
+    ------
+    distinct : (M,)
+    inverse : (N,)
+        -1 where the value is missing.
+    """
+    present = np.zeros(len(distinct) + 1, dtype=bool)
+    present[inverse] = True
+    present = present[:-1]  # the last entry is that of -1
+    if not present.all():
+        distinct = distinct[present]
+        inverse = np.append(np.cumsum(present) - 1, -1)[inverse]
+    if distinct.dtype != object:
+        return Factors(distinct, inverse)
+    texts = distinct.tolist()
+    if not all(isinstance(_canonical_text(text), int) for text in texts):
+        return Factors(distinct, inverse)
+    integers, position = factorise_integers(np.array(texts, dtype=object).astype(np.int64))
+    return Factors(integers, np.append(position, -1)[inverse])
 
 
 def _canonical(value: Any) -> int | str | None:
@@ -154,8 +201,7 @@ def _canonical_text(text: str) -> int | str:
     if match:
         value = int(match[1])
         return value if _INT64.min <= value <= _INT64.max else match[1]
-    # One reader turns TRUE into a truth value where another leaves the text.
-    return {"TRUE": "True", "true": "True", "FALSE": "False", "false": "False"}.get(text, text)
+    return TRUTH_TEXT.get(text, text)
 
 
 def is_missing(value: Any) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from midpg_np.data.batches import Dataset
-from midpg_np.data.categories import factorise
-from midpg_np.data.frames import Columns, check_columns, column_names, columns_of
+from midpg_np.data.categories import Column, factorise
+from midpg_np.data.errors import RowError
+from midpg_np.data.frames import Columns, check_columns, coded_columns, column_names
 from midpg_np.data.schema import Schema
 from midpg_np.data.vocabulary import QuantileBins, Vocabulary
 
@@ -53,7 +54,7 @@ class Encoder:
             labels are all equal, a scenario is missing, or a numeric column holds other things.
         """
         schema = self.schema
-        arrays = columns_of(columns, schema.columns)
+        arrays = coded_columns(columns, schema.columns)
         n_rows = len(arrays[schema.label])
         if n_rows < 2:
             rows = "no rows" if n_rows == 0 else "1 row"
@@ -68,7 +69,7 @@ class Encoder:
         self._fields = {name: self._fit_field(name, arrays[name]) for name in schema.fields}
         return self
 
-    def _fit_scenarios(self, column: np.ndarray) -> Vocabulary:
+    def _fit_scenarios(self, column: Column) -> Vocabulary:
         distinct, index = factorise(column, self.schema.scenario)
         if (index < 0).any():
             raise ValueError(
@@ -77,7 +78,7 @@ class Encoder:
             )
         return Vocabulary(distinct)
 
-    def _fit_field(self, name: str, column: np.ndarray) -> Vocabulary | QuantileBins:
+    def _fit_field(self, name: str, column: Column) -> Vocabulary | QuantileBins:
         if name in self.schema.numeric:
             return QuantileBins.fit(column, name, self.schema.n_bins)
         return Vocabulary.fit(column, name)
@@ -132,14 +133,15 @@ class Encoder:
         has_label = require_label or schema.label in present
         names = [*needed, schema.label] if has_label else needed
         check_columns(names, present)
-        arrays = columns_of(columns, names)
+        arrays = coded_columns(columns, names)
         if len(arrays[schema.scenario]) == 0:
             raise ValueError("the data has no rows; there is nothing to encode.")
         label = self._label(arrays.get(schema.label), require_label)
         scenario = self._scenario(arrays[schema.scenario], unknown_scenario)
         codes, unknown_counts = self._codes(arrays)
         if warn and unknown_counts:
-            _warn_unknown(unknown_counts, len(codes))
+            message = unknown_message(unknown_counts, len(codes))
+            warnings.warn(message, UnknownCategoryWarning, stacklevel=2)
         return Dataset(
             codes=codes,
             scenario=scenario,
@@ -156,16 +158,16 @@ class Encoder:
         """Return flags (N,): whether each row's scenario occurred in the training rows."""
         name = self.schema.scenario
         self._fitted()
-        return self._scenarios.encode(columns_of(columns, [name])[name], name)[0] > 0
+        return self._scenarios.encode(coded_columns(columns, [name])[name], name)[0] > 0
 
-    def _label(self, column: np.ndarray | None, required: bool) -> np.ndarray | None:
+    def _label(self, column: Column | None, required: bool) -> np.ndarray | None:
         if column is None:
             return None
         if not required and (factorise(column, self.schema.label).inverse < 0).all():
             return None
         return parse_label(column, self.schema.label)
 
-    def _codes(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+    def _codes(self, arrays: Mapping[str, Column]) -> tuple[np.ndarray, dict[str, int]]:
         fields = self._fitted()
         n_rows = len(arrays[self.schema.scenario])
         codes = np.empty((n_rows, len(fields)), dtype=np.int64)
@@ -179,17 +181,19 @@ class Encoder:
                 unknown_counts[name] = int(surprising.sum())
         return codes, unknown_counts
 
-    def _scenario(self, column: np.ndarray, unknown: str) -> np.ndarray:
+    def _scenario(self, column: Column, unknown: str) -> np.ndarray:
         name = self.schema.scenario
         codes, missing = self._scenarios.encode(column, name)
         if unknown == "error" and (codes == 0).any():
             row = int(np.argmax(codes == 0))
             value = column[row : row + 1].tolist()[0]
             got = "has no value" if missing[row] else f"holds {value!r}"
-            raise ValueError(
-                f"scenario column {name!r} {got} at row {row}, which no training row had; the "
-                f"scenarios are {_some(self.scenario_names)}. unknown_scenario='shared' predicts "
-                "such rows with models that do not route by scenario."
+            raise RowError(
+                f"scenario column {name!r} {got} at row ",
+                row,
+                f", which no training row had; the scenarios are {_some(self.scenario_names)}. "
+                "unknown_scenario='shared' predicts such rows with models that do not route by "
+                "scenario.",
             )
         return codes - 1
 
@@ -249,7 +253,7 @@ class Encoder:
         return encoder
 
 
-def parse_label(column: np.ndarray, name: str) -> np.ndarray:
+def parse_label(column: Column, name: str) -> np.ndarray:
     """Return a label column (N,) as float64 zeros and ones.
 
     0 and 1 may be written as integers, floats, truth values or text.
@@ -269,7 +273,7 @@ def parse_label(column: np.ndarray, name: str) -> np.ndarray:
         row = int(np.argmax(wrong))
         value = column[row : row + 1].tolist()[0]
         got = "no value" if index[row] < 0 else repr(value)
-        raise ValueError(f"label column {name!r} must hold 0 or 1; got {got} at row {row}.")
+        raise RowError(f"label column {name!r} must hold 0 or 1; got {got} at row ", row, ".")
     return label
 
 
@@ -280,13 +284,10 @@ def _field_from_state(
     return kind.from_state(dict(meta), arrays, f"vocabulary/{name}")
 
 
-def _warn_unknown(counts: Mapping[str, int], n_rows: int) -> None:
+def unknown_message(counts: Mapping[str, int], n_rows: int) -> str:
+    """Return the text of the warning about rows of unknown categories, by field."""
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-    warnings.warn(
-        f"categories that no training row had get code 0 ({n_rows} rows; unknown: {listed}).",
-        UnknownCategoryWarning,
-        stacklevel=3,
-    )
+    return f"categories that no training row had get code 0 ({n_rows} rows; unknown: {listed})."
 
 
 def _some(names: tuple[str, ...]) -> str:

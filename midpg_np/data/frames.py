@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from midpg_np.data.categories import Column
+from midpg_np.data.coded import CodedColumn, coded
+
 Columns = Any  # mapping of names to arrays, polars DataFrame or pandas DataFrame
 
 
@@ -76,6 +79,40 @@ def columns_of(table: Columns, names: Sequence[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def coded_columns(table: Columns, names: Sequence[str]) -> dict[str, Column]:
+    """Return columns as ``columns_of`` does, but texts and integers with gaps of polars coded.
+
+    A ``CodedColumn`` in a mapping is handed on as it is.
+    """
+    check_columns(names, column_names(table))
+    if isinstance(table, Mapping):
+        columns = {name: _coded_from_values(name, table[name]) for name in names}
+    elif _is_a(table, "polars", "DataFrame"):
+        columns = {name: _coded_from_polars(table[name]) for name in names}
+    else:
+        return columns_of(table, names)
+    _check_lengths(columns)
+    return columns
+
+
+def _coded_from_values(name: str, values: Any) -> Column:
+    if isinstance(values, CodedColumn):
+        return values
+    return (
+        _coded_from_polars(values)
+        if _is_a(values, "polars", "Series")
+        else _from_values(name, values)
+    )
+
+
+def _coded_from_polars(series: Any) -> Column:
+    dtype = series.dtype
+    fits = str(dtype) in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32")
+    if str(dtype) == "String" or (fits and series.null_count()):
+        return coded(series)
+    return _from_polars(series)
+
+
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
@@ -129,7 +166,7 @@ def _objects(values: list[Any]) -> np.ndarray:
     return array
 
 
-def _check_lengths(arrays: Mapping[str, np.ndarray]) -> None:
+def _check_lengths(arrays: Mapping[str, Column]) -> None:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         first, *others = lengths

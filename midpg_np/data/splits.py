@@ -10,7 +10,7 @@ import numpy as np
 
 from midpg_np.data.batches import Dataset
 from midpg_np.data.encoding import Encoder
-from midpg_np.data.frames import Columns, columns_of
+from midpg_np.data.frames import Columns, coded_columns
 from midpg_np.data.schema import Schema
 
 PARTS = ("train", "valid", "test")
@@ -76,7 +76,7 @@ def encode_splits(
     ValueError
         If a part has no rows (left), or a column or value is wrong.
     """
-    arrays = {part: columns_of(tables[part], schema.columns) for part in PARTS}
+    arrays = {part: coded_columns(tables[part], schema.columns) for part in PARTS}
     encoder = Encoder(schema).fit(arrays["train"])
     datasets = {}
     for part, columns in arrays.items():
@@ -86,7 +86,9 @@ def encode_splits(
             notes += (f"{part}: {n_dropped} rows of scenarios without training rows dropped.",)
         if not known.any():
             raise ValueError(f"data set {name!r} has no rows for the part {part!r}.")
-        kept = {column: values[known] for column, values in columns.items()}
+        kept = columns
+        if n_dropped:
+            kept = {column: values[known] for column, values in columns.items()}
         # Users and items unseen in training are the rule in later parts, so no warning.
         datasets[part] = encoder.transform(kept, warn=False)
     return Splits(**datasets, encoder=encoder, name=name, notes=notes)
@@ -111,7 +113,7 @@ def encode_parts(
     rows : three arrays
         Positions of the training, validation and test rows.
     """
-    columns = columns_of(table, schema.columns)
+    columns = coded_columns(table, schema.columns)
     tables = {
         part: {column: values[positions] for column, values in columns.items()}
         for part, positions in zip(PARTS, rows, strict=True)

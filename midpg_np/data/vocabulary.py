@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from midpg_np.data.categories import factorise, is_missing, text_form
+from midpg_np.data.categories import Column, factorise, is_missing, text_form
+from midpg_np.data.coded import CodedColumn
+from midpg_np.data.errors import RowError
 
 Arrays = dict[str, np.ndarray]
 
@@ -29,7 +32,7 @@ class Vocabulary:
     saw_missing: bool = False
 
     @classmethod
-    def fit(cls, column: np.ndarray, name: str) -> Vocabulary:
+    def fit(cls, column: Column, name: str) -> Vocabulary:
         """Learn the categories of a column (N,)."""
         distinct, index = factorise(column, name)
         return cls(distinct, bool((index < 0).any()))
@@ -43,7 +46,7 @@ class Vocabulary:
     def _code_of_text(self) -> dict[str, int]:
         return {text: code for code, text in enumerate(text_form(self.values), start=1)}
 
-    def encode(self, column: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, column: Column, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return codes (N,) int64 and, as flags (N,), where the value was missing."""
         distinct, index = factorise(column, name)
         # One code more, for index -1: missing.
@@ -56,7 +59,8 @@ class Vocabulary:
             return np.zeros(len(distinct), dtype=np.int64)
         if self.values.dtype == object or distinct.dtype == object:
             code_of = self._code_of_text
-            return np.array([code_of.get(text, 0) for text in text_form(distinct)], dtype=np.int64)
+            texts = text_form(distinct)
+            return np.fromiter(map(code_of.get, texts, repeat(0)), np.int64, count=len(texts))
         place = np.searchsorted(self.values, distinct)
         place[place == len(self.values)] = 0
         return np.where(self.values[place] == distinct, place + 1, 0)
@@ -109,7 +113,7 @@ class QuantileBins:
     saw_missing: bool = False
 
     @classmethod
-    def fit(cls, column: np.ndarray, name: str, n_bins: int) -> QuantileBins:
+    def fit(cls, column: Column, name: str, n_bins: int) -> QuantileBins:
         """Learn the bin edges of a column (N,) of numbers."""
         numbers = parse_numbers(column, name)
         known = numbers[~np.isnan(numbers)]
@@ -126,7 +130,7 @@ class QuantileBins:
         """Number of codes V, including code 0."""
         return len(self.edges) + 2
 
-    def encode(self, column: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, column: Column, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return codes (N,) int64 and, as flags (N,), where the value was missing."""
         numbers = parse_numbers(column, name)
         missing = np.isnan(numbers)
@@ -146,7 +150,7 @@ class QuantileBins:
         return cls(edges, bool(meta["saw_missing"]))
 
 
-def parse_numbers(column: np.ndarray, name: str) -> np.ndarray:
+def parse_numbers(column: Column, name: str) -> np.ndarray:
     """Return a column (N,) as float64, NaN where a value is missing.
 
     Raises
@@ -154,20 +158,24 @@ def parse_numbers(column: np.ndarray, name: str) -> np.ndarray:
     ValueError
         For text that is no number, and for infinite values: column, row and value.
     """
-    if column.dtype.kind in "iufb":
+    if isinstance(column, CodedColumn):
+        parsed = [_parse_number(value) for value in column.raw.tolist()]
+        numbers = np.array([*parsed, np.nan])[column.index]  # index -1: missing
+    elif column.dtype.kind in "iufb":
         numbers = column.astype(np.float64)
     else:
         values = column.tolist()
-        parsed = {value: _parse_number(value) for value in dict.fromkeys(values)}
-        numbers = np.fromiter(map(parsed.__getitem__, values), dtype=np.float64, count=len(values))
+        number_of = {value: _parse_number(value) for value in dict.fromkeys(values)}
+        numbers = np.fromiter(map(number_of.__getitem__, values), np.float64, count=len(values))
     infinite = np.isinf(numbers)
     if infinite.any():
         row = int(np.argmax(infinite))
         # tolist gives Python's own numbers, which print without their NumPy type.
         value = column[row : row + 1].tolist()[0]
-        raise ValueError(
-            f"numeric column {name!r} must hold finite numbers; got {value!r} at row {row}. "
-            "Correct the value, or take the column out of numeric."
+        raise RowError(
+            f"numeric column {name!r} must hold finite numbers; got {value!r} at row ",
+            row,
+            ". Correct the value, or take the column out of numeric.",
         )
     return numbers
 

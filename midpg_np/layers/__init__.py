@@ -4,8 +4,9 @@ What a file is for, by section of equations.md:
 
 - 2, used everywhere: ``initial``, ``embedding`` (gradients by row: ``row_gradient``), ``mlp``,
   ``mixture``, ``groups`` and ``scenario_mlp`` (weights by scenario).
-- 3, MI-DPG: ``dwm`` generates a core; ``repeat``, ``modulated`` and ``modulated_layer`` weigh with
-  it; ``mir``, ``discriminator``, ``negatives`` and ``expansion`` are the regulariser.
+- 3, MI-DPG: ``dwm`` generates the factors of a core, ``core`` puts it together; ``repeat``,
+  ``modulated`` and ``modulated_layer`` weigh with it; ``mir``, ``discriminator``, ``negatives``
+  and ``expansion`` are the regulariser.
 - 5, PLE: ``experts``, ``candidates``, ``expert_gates``, ``shared_gate``; a level is ``extraction``.
 - 6, STAR: ``partitioned_norm``, ``star_mlp``, ``auxiliary_network``.
 - 7, PEPNet: ``gate``, ``blocks``, ``gated_tower``, ``fields``.

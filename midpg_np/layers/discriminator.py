@@ -1,7 +1,7 @@
 """Discriminators T(e, q): a logit for "this context and this signal belong together".
 
 Each offers ``score`` for one kind of pair (the textbook) and ``score_pairs`` for matching and
-shuffled pairs at once, where one product with e and one with q serve both kinds.
+shuffled pairs at once, where one product with q, the wide side, serves both kinds.
 """
 
 from __future__ import annotations
@@ -12,34 +12,37 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, scatter_add_rows
+from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache
-from midpg_np.ops import ACTIVATIONS, concat, concat_backward
+from midpg_np.ops import ACTIVATIONS, add_to, concat, concat_backward, product
 from midpg_np.tree import Tree
+from midpg_np.workspace import Workspace, empty_like_batch
 
 # (d_e, d_q, gradients of the parameters)
-PairAdjoints = tuple[Array, Array, Tree]
-
-
-def _add_shuffled(d_direct: Array, d_shuffled: Array, partner: Array) -> Array:
-    """Adjoint of "x and x[partner] are both used": row b of the second goes to row partner[b]."""
-    total = d_direct.copy()
-    scatter_add_rows(total, partner, d_shuffled)
-    return total
+Adjoints = tuple[Array, Array, Tree]
+# (d_e, d_e_neg, d_q, gradients of the parameters)
+PairAdjoints = tuple[Array, Array, Array, Tree]
 
 
 class MLPPairCache(NamedTuple):
     """What ``score_pairs`` keeps; A (2B, v) is the first pre-activation, matching pairs on top."""
 
     e: Array
+    e_neg: Array
     q: Array
-    partner: Array
     W_e: Array
     W_q: Array
     A: Array
     activation: object
     tail: MLPCache | None
+
+
+def _stacked(top: Array, bottom: Array) -> Array:
+    """Rows of two batches one below the other, stored as they are."""
+    if is_batch_last(top):
+        return get_xp(top=top, bottom=bottom).concatenate([top.T, bottom.T], axis=1).T
+    return get_xp(top=top, bottom=bottom).concatenate([top, bottom])
 
 
 @dataclass(frozen=True)
@@ -77,25 +80,24 @@ class MLPDiscriminator:
         t, cache = self.mlp.forward(params, concat([e, q])[0])
         return t[:, 0], cache
 
-    def score_backward(self, dt: Array, cache: MLPCache) -> PairAdjoints:
+    def score_backward(self, dt: Array, cache: MLPCache) -> Adjoints:
         """Return ``d_e, d_q`` and the gradients."""
         d_eq, grads = self.mlp.backward(dt[:, None], cache)
         d_e, d_q = concat_backward(d_eq, (self.dim_context, self.dim_signal))
         return d_e, d_q, grads
 
     def score_pairs(
-        self, params: Tree, e: Array, q: Array, partner: Array
+        self, params: Tree, e: Array, e_neg: Array, q: Array
     ) -> tuple[Array, Array, MLPPairCache]:
-        """Return t_pos of (e_b, q_b) and t_neg of (e_partner(b), q_b), each (B,).
+        """Return t_pos of (e_b, q_b) and t_neg of (e_neg_b, q_b), each (B,).
 
         With W = [W_e; W_q] the first pre-activations are e_b W_e + (q_b W_q + b) and
-        e_partner(b) W_e + (q_b W_q + b): two products in place of four.
+        e_neg_b W_e + (q_b W_q + b): the large product q W_q is done once.
         """
         W = params["layer_1"]["W"]
         W_e, W_q = W[: self.dim_context], W[self.dim_context :]
-        a_e = e @ W_e
-        a_q = q @ W_q + params["layer_1"]["b"]
-        A = get_xp(a_e=a_e, a_q=a_q).concatenate([a_e + a_q, a_e[partner] + a_q])
+        a_q = add_to(product(q, W_q), params["layer_1"]["b"])
+        A = _stacked(product(e, W_e, like=q) + a_q, product(e_neg, W_e, like=q) + a_q)
         if self.hidden:
             H, c_activation = ACTIVATIONS[self.mlp.activation].forward(A)
             tail_params = {
@@ -108,10 +110,16 @@ class MLPDiscriminator:
         else:
             t, c_activation, c_tail = A, None, None
         n_rows = e.shape[0]
-        cache = MLPPairCache(e, q, partner, W_e, W_q, A, c_activation, c_tail)
+        cache = MLPPairCache(e, e_neg, q, W_e, W_q, A, c_activation, c_tail)
         return t[:n_rows, 0], t[n_rows:, 0], cache
 
-    def score_pairs_backward(self, dt_pos: Array, dt_neg: Array, c: MLPPairCache) -> PairAdjoints:
+    def score_pairs_backward(
+        self,
+        dt_pos: Array,
+        dt_neg: Array,
+        c: MLPPairCache,
+        workspace: Workspace | None = None,
+    ) -> PairAdjoints:
         """Return ``d_e, d_q`` and the gradients."""
         xp = get_xp(dt_pos=dt_pos, dt_neg=dt_neg)
         dA = xp.concatenate([dt_pos, dt_neg])[:, None]
@@ -122,10 +130,12 @@ class MLPDiscriminator:
             grads = dict(zip(self.mlp.layer_names[1:], g_tail.values(), strict=True))
         dA_pos, dA_neg = dA[: len(dt_pos)], dA[len(dt_pos) :]
         da_q = dA_pos + dA_neg
-        da_e = _add_shuffled(dA_pos, dA_neg, c.partner)
-        dW = xp.concatenate([c.e.T @ da_e, c.q.T @ da_q])
+        dW_e = c.e.T @ dA_pos + c.e_neg.T @ dA_neg
+        dW = xp.concatenate([dW_e, c.q.T @ da_q])
         first = {"layer_1": {"W": dW, "b": da_q.sum(axis=0)}}
-        return da_e @ c.W_e.T, da_q @ c.W_q.T, first | grads
+        d_e, d_e_neg = product(dA_pos, c.W_e.T), product(dA_neg, c.W_e.T)
+        d_q = product(da_q, c.W_q.T, like=c.q, out=empty_like_batch(c.q, workspace))
+        return d_e, d_e_neg, d_q, first | grads
 
     def kinks(self, c: MLPPairCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
@@ -137,13 +147,14 @@ class MLPDiscriminator:
 
 
 class BilinearPairCache(NamedTuple):
-    """Inputs, M (d_e, d_q) and the projected context y = e M (B, d_q)."""
+    """Inputs, M (d_e, d_q) and the projected contexts y = e M, y_neg = e_neg M, (B, d_q)."""
 
     e: Array
+    e_neg: Array
     q: Array
-    partner: Array
     M: Array
     y: Array
+    y_neg: Array
 
 
 @dataclass(frozen=True)
@@ -169,7 +180,7 @@ class BilinearDiscriminator:
         t = get_xp(e=e, q=q, M=M).einsum("bi,ij,bj->b", e, M, q) + params["b"]
         return t, (e, q, M)
 
-    def score_backward(self, dt: Array, cache: tuple[Array, ...]) -> PairAdjoints:
+    def score_backward(self, dt: Array, cache: tuple[Array, ...]) -> Adjoints:
         """Return ``d_e, d_q`` and the gradients."""
         e, q, M = cache
         dt = dt[:, None]
@@ -177,22 +188,28 @@ class BilinearDiscriminator:
         return dt * (q @ M.T), dt * (e @ M), {"M": dM, "b": dt.sum(axis=0)}
 
     def score_pairs(
-        self, params: Tree, e: Array, q: Array, partner: Array
+        self, params: Tree, e: Array, e_neg: Array, q: Array
     ) -> tuple[Array, Array, BilinearPairCache]:
-        """Return t_pos of (e_b, q_b) and t_neg of (e_partner(b), q_b), each (B,)."""
-        y = e @ params["M"]
+        """Return t_pos of (e_b, q_b) and t_neg of (e_neg_b, q_b), each (B,)."""
+        M = params["M"]
+        y, y_neg = product(e, M, like=q), product(e_neg, M, like=q)
         t_pos = (y * q).sum(axis=1) + params["b"]
-        t_neg = (y[partner] * q).sum(axis=1) + params["b"]
-        return t_pos, t_neg, BilinearPairCache(e, q, partner, params["M"], y)
+        t_neg = (y_neg * q).sum(axis=1) + params["b"]
+        return t_pos, t_neg, BilinearPairCache(e, e_neg, q, M, y, y_neg)
 
     def score_pairs_backward(
-        self, dt_pos: Array, dt_neg: Array, c: BilinearPairCache
+        self,
+        dt_pos: Array,
+        dt_neg: Array,
+        c: BilinearPairCache,
+        workspace: Workspace | None = None,
     ) -> PairAdjoints:
         """Return ``d_e, d_q`` and the gradients."""
         dt_pos, dt_neg = dt_pos[:, None], dt_neg[:, None]
-        dy = _add_shuffled(dt_pos * c.q, dt_neg * c.q, c.partner)
-        dq = dt_pos * c.y + dt_neg * c.y[c.partner]
-        return dy @ c.M.T, dq, {"M": c.e.T @ dy, "b": (dt_pos + dt_neg).sum(axis=0)}
+        dy, dy_neg = dt_pos * c.q, dt_neg * c.q
+        dq = dt_pos * c.y + dt_neg * c.y_neg
+        grads = {"M": c.e.T @ dy + c.e_neg.T @ dy_neg, "b": (dt_pos + dt_neg).sum(axis=0)}
+        return product(dy, c.M.T), product(dy_neg, c.M.T), dq, grads
 
     def kinks(self, c: BilinearPairCache) -> dict[str, Array]:
         """Return no kinks: this score is smooth."""

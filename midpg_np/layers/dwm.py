@@ -25,11 +25,17 @@ from typing import NamedTuple
 import numpy as np
 
 from midpg_np.backend import Array
+from midpg_np.layers.core import CORES, CoreCache
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
-from midpg_np.ops import concat, sigmoid, sigmoid_backward
+from midpg_np.ops import (
+    concat,
+    scaled_sigmoid,
+    scaled_sigmoid_backward,
+)
 from midpg_np.ops import split as split_columns
 from midpg_np.tree import Tree
+from midpg_np.workspace import Workspace, empty_like_batch
 
 VARIANTS = ("non", "rc", "r", "c")
 GENERATORS = {
@@ -41,22 +47,17 @@ GENERATORS = {
 
 
 class WeightingCache(NamedTuple):
-    """Intermediates; R and C are None for ``non``, shared factors have no batch axis.
+    """Intermediates; ``core`` holds the factors, and is None for ``non``.
 
     Shapes
     ------
-    R : (B, d_r, d_k) or (d_r, d_k)
-    C : (B, d_k, d_c) or (d_k, d_c)
-    P : (B, d_r, d_c)
     Q : (B, d_r, d_c)
     generated : (B, dim_generated)
         The generated factors, flattened: what ``disc_input="factors"`` shows the discriminator.
     """
 
     generators: dict[str, MLPCache]
-    R: Array | None
-    C: Array | None
-    P: Array
+    core: CoreCache | None
     Q: Array
     generated: Array
 
@@ -154,7 +155,9 @@ class DynamicWeighting:
             return glorot_uniform(rng, dim_in, dim_out)
         return rng.normal(0.0, self.d_k**-0.5, size=(dim_in, dim_out))
 
-    def forward(self, params: Tree, U: Array) -> tuple[Array, WeightingCache]:
+    def forward(
+        self, params: Tree, U: Array, workspace: Workspace | None = None
+    ) -> tuple[Array, WeightingCache]:
         """Return the core.
 
         Shapes
@@ -168,8 +171,8 @@ class DynamicWeighting:
         generated, _ = concat(list(outputs.values()))
         if self.variant == "non":
             P = outputs["core_generator"].reshape(-1, self.d_r, self.d_c)
-            Q = self.gain * sigmoid(P)[0]
-            return Q, WeightingCache(caches, None, None, P, Q, generated)
+            Q, _ = scaled_sigmoid(P, self.gain, out=empty_like_batch(P, workspace))
+            return Q, WeightingCache(caches, None, Q, generated)
         if "row_generator" in outputs:
             R = outputs["row_generator"].reshape(-1, self.d_r, self.d_k)
         else:
@@ -178,16 +181,16 @@ class DynamicWeighting:
             C = outputs["column_generator"].reshape(-1, self.d_k, self.d_c)
         else:
             C = params["C_share"]
-        if self.sigmoid_on == "factors":
-            P = sigmoid(R)[0] @ sigmoid(C)[0]
-            Q = self.gain * P
-        else:
-            P = R @ C
-            Q = self.gain * sigmoid(P)[0]
-        return Q, WeightingCache(caches, R, C, P, Q, generated)
+        Q, c_core = CORES[self.sigmoid_on].forward(R, C, self.gain, workspace)
+        return Q, WeightingCache(caches, c_core, Q, generated)
 
     def backward(
-        self, dQ: Array, cache: WeightingCache, d_generated: Array | None = None
+        self,
+        dQ: Array,
+        cache: WeightingCache,
+        d_generated: Array | None = None,
+        dQ_other: Array | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[Array, Tree]:
         """Return ``dU`` and the gradients (equations.md 3.4).
 
@@ -197,8 +200,10 @@ class DynamicWeighting:
         cache : WeightingCache
         d_generated : (B, dim_generated), optional
             Adjoint of ``cache.generated`` from a discriminator that reads the factors.
+        dQ_other : (B, d_r, d_c), optional
+            Adjoint of the core from a second reader, a discriminator.
         """
-        d_outputs, g_shared = self._factor_adjoints(dQ, cache)
+        d_outputs, g_shared = self._factor_adjoints(dQ, cache, dQ_other, workspace)
         if d_generated is not None:
             parts, _ = split_columns(d_generated, list(self.generated_widths.values()))
             for name, part in zip(self.generators, parts, strict=True):
@@ -218,34 +223,25 @@ class DynamicWeighting:
             for path, A in mlp.kinks(cache.generators[name]).items()
         }
 
-    def _factor_adjoints(self, dQ: Array, cache: WeightingCache) -> tuple[dict[str, Array], Tree]:
+    def _factor_adjoints(
+        self, dQ: Array, cache: WeightingCache, dQ_other: Array | None, workspace: Workspace | None
+    ) -> tuple[dict[str, Array], Tree]:
         """Return the adjoint of each generator's output and the gradient of the shared factor."""
         n_rows = dQ.shape[0]
-        if self.variant == "non":
-            dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
+        if cache.core is None:
+            dQ = dQ if dQ_other is None else dQ + dQ_other
+            dP = empty_like_batch(cache.Q, workspace)
+            scaled_sigmoid_backward(dQ, (cache.Q, self.gain), out=dP)
             return {"core_generator": dP.reshape(n_rows, -1)}, {}
-        dR, dC = self._product_adjoints(dQ, cache)
+        dR, dC = CORES[self.sigmoid_on].backward(dQ, cache.core, dQ_other, workspace)
         d_outputs: dict[str, Array] = {}
         g_shared: Tree = {}
         if "row_generator" in self.generators:
             d_outputs["row_generator"] = dR.reshape(n_rows, -1)
         else:
-            g_shared["R_share"] = dR.sum(axis=0)
+            g_shared["R_share"] = dR
         if "column_generator" in self.generators:
             d_outputs["column_generator"] = dC.reshape(n_rows, -1)
         else:
-            g_shared["C_share"] = dC.sum(axis=0)
+            g_shared["C_share"] = dC
         return d_outputs, g_shared
-
-    def _product_adjoints(self, dQ: Array, cache: WeightingCache) -> tuple[Array, Array]:
-        """Return dR = dP C^T and dC = R^T dP per sample, through the sigmoid where it sits."""
-        assert cache.R is not None and cache.C is not None  # every variant but "non" has both
-        R, C = cache.R, cache.C
-        if self.sigmoid_on == "factors":
-            dP = dQ * self.gain
-            R, C = sigmoid(R)[0], sigmoid(C)[0]
-            dR = sigmoid_backward(dP @ C.swapaxes(-1, -2), R)
-            dC = sigmoid_backward(R.swapaxes(-1, -2) @ dP, C)
-            return dR, dC
-        dP = sigmoid_backward(dQ * self.gain, cache.Q / self.gain)
-        return dP @ C.swapaxes(-1, -2), R.swapaxes(-1, -2) @ dP

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, scatter_add_rows
-from midpg_np.layers.discriminator import DISCRIMINATORS
+from midpg_np.backend import Array, get_xp
+from midpg_np.layers.discriminator import DISCRIMINATORS, PairAdjoints
 from midpg_np.layers.expansion import Expansion
 from midpg_np.losses import JensenShannonCache, jensen_shannon, jensen_shannon_backward
 from midpg_np.tree import Tree, tree_add, tree_set
+from midpg_np.workspace import Workspace
 
 
 class MICache(NamedTuple):
@@ -26,14 +27,13 @@ class MICache(NamedTuple):
 
     t_pos: Array
     t_neg: Array
-    partner: Array
     loss: JensenShannonCache
     scores: Any
 
 
 @dataclass(frozen=True)
 class MutualInformation:
-    """L_mi = mean of softplus(-T(e_b, q_b)) + softplus(T(e_pi(b), q_b)).
+    """L_mi = mean of softplus(-T(e_b, q_b)) + softplus(T(e_neg_b, q_b)), e_neg_b = e_pi(b).
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class MutualInformation:
         The discriminator reads psi(Q) in place of the cores Q.
     form : str
         "textbook": expand q, score matching and shuffled pairs in two passes, add the gradients.
-        "grouped": fold the expansion into the weights, share the first product of both passes.
+        "grouped": fold the expansion into the weights, share the product with q of both passes.
     """
 
     dim_context: int
@@ -84,39 +84,43 @@ class MutualInformation:
         """Draw the discriminator."""
         return self.discriminator.init(rng)
 
-    def forward(self, params: Tree, e: Array, q: Array, partner: Array) -> tuple[Array, MICache]:
+    def forward(self, params: Tree, e: Array, e_neg: Array, q: Array) -> tuple[Array, MICache]:
         """Return the loss, a scalar.
 
         Shapes
         ------
         e : (B, dim_context)
+            Contexts of the matching pairs.
+        e_neg : (B, dim_context)
+            Contexts of the shuffled pairs; see ``negatives.shuffle``.
         q : (B, dim_signal)
-        partner : (B,)
         """
         if self.form == "textbook":
             s = self.expansion.expand(q) if self.expansion else q
             t_pos, c_pos = self.discriminator.score(params, e, s)
-            t_neg, c_neg = self.discriminator.score(params, e[partner], s)
+            t_neg, c_neg = self.discriminator.score(params, e_neg, s)
             scores: Any = (c_pos, c_neg)
         else:
-            t_pos, t_neg, scores = self._folded.score_pairs(self._fold(params), e, q, partner)
+            t_pos, t_neg, scores = self._folded.score_pairs(self._fold(params), e, e_neg, q)
         loss, c_loss = jensen_shannon(t_pos, t_neg)
-        return loss, MICache(t_pos, t_neg, partner, c_loss, scores)
+        return loss, MICache(t_pos, t_neg, c_loss, scores)
 
-    def backward(self, d_loss: Array, cache: MICache) -> tuple[Array, Array, Tree]:
-        """Return ``d_e, d_q`` and the gradients of the discriminator."""
+    def backward(
+        self, d_loss: Array, cache: MICache, workspace: Workspace | None = None
+    ) -> PairAdjoints:
+        """Return ``d_e, d_e_neg, d_q`` and the gradients of the discriminator."""
         dt_pos, dt_neg = jensen_shannon_backward(d_loss, cache.loss)
         if self.form == "grouped":
-            d_e, d_q, grads = self._folded.score_pairs_backward(dt_pos, dt_neg, cache.scores)
-            return d_e, d_q, self._unfold(grads)
+            *adjoints, grads = self._folded.score_pairs_backward(
+                dt_pos, dt_neg, cache.scores, workspace
+            )
+            return *adjoints, self._unfold(grads)
         c_pos, c_neg = cache.scores
-        d_e_pos, d_s_pos, g_pos = self.discriminator.score_backward(dt_pos, c_pos)
+        d_e, d_s_pos, g_pos = self.discriminator.score_backward(dt_pos, c_pos)
         d_e_neg, d_s_neg, g_neg = self.discriminator.score_backward(dt_neg, c_neg)
-        d_e = d_e_pos.copy()
-        scatter_add_rows(d_e, cache.partner, d_e_neg)  # row b of the shuffled e is row pi(b) of e
         d_s = d_s_pos + d_s_neg
         d_q = self.expansion.fold(d_s) if self.expansion else d_s
-        return d_e, d_q, tree_add(g_pos, g_neg)
+        return d_e, d_e_neg, d_q, tree_add(g_pos, g_neg)
 
     def kinks(self, cache: MICache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, matching pairs on top."""

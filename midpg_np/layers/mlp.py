@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from midpg_np.layers.initial import init_affine
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
+    activation_backward,
     affine,
     affine_backward,
     check_activation,
@@ -54,7 +56,7 @@ class MLP:
         if len(self.dims) < 2 or min(self.dims) < 1:
             raise ValueError(f"dims must be at least 2 widths of at least 1; got {self.dims}.")
 
-    @property
+    @cached_property
     def layer_names(self) -> tuple[str, ...]:
         """Keys of the parameter tree, in order."""
         return tuple(f"layer_{i}" for i in range(1, len(self.dims)))
@@ -97,7 +99,7 @@ class MLP:
             dH, dW, db = affine_backward(dA, cache.affine[i])
             grads[self.layer_names[i]] = {"W": dW, "b": db}
             if i > 0:
-                dA = activation.backward(dH, cache.activation[i - 1])
+                dA = activation_backward(activation, dH, cache.activation[i - 1])
         return dH, {name: grads[name] for name in self.layer_names}
 
     def kinks(self, cache: MLPCache) -> dict[str, Array]:

@@ -6,6 +6,11 @@ inputs of a row group meet the same core row, so they can be multiplied with W f
 after (``row``); all outputs of a column group meet the same core column, so the inputs can be
 weighted first and multiplied after (``column``).  Both need as many multiplications as a plain
 layer plus d_r * d_n, or d_c * d_m, for the weighting; ``grouped`` takes the cheaper one.
+
+How the two are made fast (docs/decisions/0006-batch-last.md): the batch lies last in memory and
+the groups right before it, so that weighting runs over d_c * B numbers in a row; and a few groups
+are done at a time, so that their Z or G stays in the cache.  The backward pass makes Z and G again:
+that costs less than to fetch them from memory.
 """
 
 from __future__ import annotations
@@ -15,9 +20,38 @@ from typing import NamedTuple
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.repeat import merge_axis, repeat, repeat_backward, split_axis
 from midpg_np.ops import Pair
+from midpg_np.workspace import Workspace, common_dtype, empty, groups_at_once, slices
 
 # (dH, dW, dQ)
 ModulatedAdjoints = tuple[Array, Array, Array]
+
+
+def _members_first(
+    x: Array, axis: int, n_groups: int, mode: str, workspace: Workspace | None = None
+) -> Array:
+    """Reorder an axis from (group, member) to (member, group), joined; tile order is that already.
+
+    One core row then weighs each of the f_c stretches of d_c * B numbers.
+    """
+    if mode == "tile":
+        return x
+    return _joined(split_axis(x, axis, n_groups, mode).swapaxes(axis, axis + 1), axis, workspace)
+
+
+def _members_back(
+    x: Array, axis: int, n_groups: int, mode: str, workspace: Workspace | None = None
+) -> Array:
+    """Inverse of ``_members_first``."""
+    if mode == "tile":
+        return x
+    n_members = x.shape[axis] // n_groups
+    return _joined(split_axis(x, axis, n_members, mode).swapaxes(axis, axis + 1), axis, workspace)
+
+
+def _joined(x: Array, axis: int, workspace: Workspace | None) -> Array:
+    copy = empty(get_xp(x), x.shape, x.dtype, workspace)
+    copy[...] = x
+    return merge_axis(copy, axis, "block")
 
 
 class TextbookCache(NamedTuple):
@@ -32,8 +66,10 @@ class TextbookCache(NamedTuple):
     mode: str
 
 
-def textbook(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, TextbookCache]:
-    """Build S = psi(Q) and V = S * W, then A_b = H_b V_b.
+def textbook(
+    H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
+) -> tuple[Array, TextbookCache]:
+    """Build S = psi(Q) and V = S * W, then A_b = H_b V_b; a workspace is not used.
 
     Shapes
     ------
@@ -51,7 +87,9 @@ def textbook(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, TextbookCa
     return A, TextbookCache(H, W, S, V, d_r, d_c, mode)
 
 
-def textbook_backward(dA: Array, cache: TextbookCache) -> ModulatedAdjoints:
+def textbook_backward(
+    dA: Array, cache: TextbookCache, workspace: Workspace | None = None
+) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``: one line back for one line forth."""
     H, W, S, V, d_r, d_c, mode = cache
     dV = H[:, :, None] * dA[:, None, :]
@@ -63,19 +101,21 @@ def textbook_backward(dA: Array, cache: TextbookCache) -> ModulatedAdjoints:
 
 
 class RowCache(NamedTuple):
-    """H in row groups (d_r, B, f_r), W (d_r, f_r, d_n), Q (d_r, B, d_c), Z (d_r, B, d_c, f_c)."""
+    """H (d_r, f_r, B), W (d_r, f_r, d_n) with columns members first, Q (d_r, d_c * B)."""
 
     H: Array
     W: Array
     Q: Array
-    Z: Array
+    d_c: int
     mode: str
 
 
-def row_grouped(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, RowCache]:
-    """Multiply within each row group, Z_b,r,j = sum_{i in r} H_bi W_ij, then weight with Q.
+def row_grouped(
+    H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
+) -> tuple[Array, RowCache]:
+    """Multiply within each row group, Z_r,j,b = sum_{i in r} W_ij H_bi, then weight with Q.
 
-    A_bj = sum_r Q_b,r,c(j) Z_b,r,j.  Memory d_r * d_n per sample.
+    A_bj = sum_r Q_b,r,c(j) Z_r,j,b.
 
     Shapes
     ------
@@ -84,41 +124,65 @@ def row_grouped(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, RowCach
     Q : (B, d_r, d_c)
     A : (B, d_n)
     """
-    xp = get_xp(H=H, W=W, Q=Q)
-    d_r, d_c = Q.shape[1:]
-    H_r = split_axis(H, 1, d_r, mode).swapaxes(0, 1)  # (d_r, B, f_r)
-    W_r = split_axis(W, 0, d_r, mode)  # (d_r, f_r, d_n)
-    Q_r = Q.swapaxes(0, 1)  # (d_r, B, d_c)
-    Z = split_axis(H_r @ W_r, 2, d_c, mode)  # (d_r, B, d_c, f_c)
-    A = merge_axis(xp.einsum("rbc,rbcj->bcj", Q_r, Z), 1, mode)
-    return A, RowCache(H_r, W_r, Q_r, Z, mode)
+    xp, dtype = get_xp(H=H, W=W, Q=Q), common_dtype(H, W, Q)
+    (n_rows, d_r, d_c), d_n = Q.shape, W.shape[1]
+    H_r = split_axis(H.T, 0, d_r, mode)
+    W_r = split_axis(_members_first(W, 1, d_c, mode), 0, d_r, mode)
+    Q_r = Q.transpose(1, 2, 0).reshape(d_r, d_c * n_rows)
+    size = groups_at_once(xp, d_r, d_n * n_rows * dtype.itemsize)
+    Z = empty(xp, (size, d_n, n_rows), dtype, workspace)
+    A, A_chunk = (empty(xp, (d_n // d_c, d_c * n_rows), dtype, workspace) for _ in range(2))
+    for r in slices(d_r, size):
+        Z_r = xp.matmul(W_r[r].swapaxes(1, 2), H_r[r], out=Z[: r.stop - r.start])
+        Z_c = Z_r.reshape(len(Z_r), *A.shape)
+        xp.einsum("rx,rjx->jx", Q_r[r], Z_c, out=A_chunk if r.start else A)
+        if r.start:
+            A += A_chunk
+    A = _members_back(A.reshape(d_n, n_rows), 0, d_c, mode, workspace)
+    return A.T, RowCache(H_r, W_r, Q_r, d_c, mode)
 
 
-def row_grouped_backward(dA: Array, cache: RowCache) -> ModulatedAdjoints:
+def row_grouped_backward(
+    dA: Array, cache: RowCache, workspace: Workspace | None = None
+) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``."""
-    H_r, W_r, Q_r, Z, mode = cache
-    dA_c = split_axis(dA, 1, Q_r.shape[2], mode)  # (B, d_c, f_c)
-    dQ = get_xp(dA=dA, Z=Z).einsum("rbcj,bcj->brc", Z, dA_c)
-    dZ = merge_axis(Q_r[..., None] * dA_c, 2, mode)  # (d_r, B, d_n)
-    dW = merge_axis(H_r.swapaxes(1, 2) @ dZ, 0, mode)
-    dH = merge_axis((dZ @ W_r.swapaxes(1, 2)).swapaxes(0, 1), 1, mode)
-    return dH, dW, dQ
+    H_r, W_r, Q_r, d_c, mode = cache
+    xp, dtype = get_xp(dA=dA, Q=Q_r), dA.dtype
+    (d_r, _, n_rows), d_n = H_r.shape, W_r.shape[2]
+    dA_c = _members_first(dA.T, 0, d_c, mode, workspace).reshape(-1, d_c * n_rows)
+    dH = empty(xp, H_r.shape, dtype, workspace)
+    dW = empty(xp, W_r.shape, dtype, workspace)
+    dQ = empty(xp, Q_r.shape, dtype, workspace)
+    size = groups_at_once(xp, d_r, d_n * n_rows * dtype.itemsize)
+    Z = empty(xp, (size, d_n, n_rows), dtype, workspace)
+    for r in slices(d_r, size):
+        Z_r = xp.matmul(W_r[r].swapaxes(1, 2), H_r[r], out=Z[: r.stop - r.start])
+        Z_c = Z_r.reshape(len(Z_r), *dA_c.shape)
+        xp.einsum("rjx,jx->rx", Z_c, dA_c, out=dQ[r])
+        dZ = xp.multiply(Q_r[r][:, None], dA_c, out=Z_c).reshape(Z_r.shape)
+        xp.matmul(H_r[r], dZ.swapaxes(1, 2), out=dW[r])
+        xp.matmul(W_r[r], dZ, out=dH[r])
+    dQ = dQ.reshape(d_r, d_c, n_rows).transpose(2, 0, 1)
+    dW = _members_back(merge_axis(dW, 0, mode), 1, d_c, mode)
+    return merge_axis(dH, 0, mode).T, dW, dQ
 
 
 class ColumnCache(NamedTuple):
-    """H (B, d_r, f_r), W in column groups (d_c, d_m, f_c), Q (d_c, B, d_r), G (d_c, B, d_m)."""
+    """H (d_m, B) and W (d_c, d_m, f_c) with inputs members first, Q (d_c, d_r * B)."""
 
     H: Array
     W: Array
     Q: Array
-    G: Array
+    d_r: int
     mode: str
 
 
-def column_grouped(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, ColumnCache]:
-    """Weight the inputs once per column group, G_b,c,i = Q_b,r(i),c H_bi, then multiply with W.
+def column_grouped(
+    H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
+) -> tuple[Array, ColumnCache]:
+    """Weight the inputs once per column group, G_c,i,b = Q_b,r(i),c H_bi, then multiply with W.
 
-    A_bj = sum_i G_b,c(j),i W_ij.  Memory d_c * d_m per sample.
+    A_bj = sum_i W_ij G_c(j),i,b.
 
     Shapes
     ------
@@ -127,27 +191,46 @@ def column_grouped(H: Array, W: Array, Q: Array, mode: str) -> tuple[Array, Colu
     Q : (B, d_r, d_c)
     A : (B, d_n)
     """
-    get_xp(H=H, W=W, Q=Q)
-    d_r, d_c = Q.shape[1:]
-    H_r = split_axis(H, 1, d_r, mode)  # (B, d_r, f_r)
-    W_c = split_axis(W, 1, d_c, mode).swapaxes(0, 1)  # (d_c, d_m, f_c)
-    Q_c = Q.transpose(2, 0, 1)  # (d_c, B, d_r)
-    G = merge_axis(Q_c[..., None] * H_r, 2, mode)  # (d_c, B, d_m)
-    A = merge_axis((G @ W_c).swapaxes(0, 1), 1, mode)
-    return A, ColumnCache(H_r, W_c, Q_c, G, mode)
+    xp, dtype = get_xp(H=H, W=W, Q=Q), common_dtype(H, W, Q)
+    (n_rows, d_r, d_c), (d_m, d_n) = Q.shape, W.shape
+    H_r = _members_first(H.T, 0, d_r, mode, workspace)
+    W_c = split_axis(_members_first(W, 0, d_r, mode), 1, d_c, mode).swapaxes(0, 1)
+    Q_c = Q.transpose(2, 1, 0).reshape(d_c, d_r * n_rows)
+    size = groups_at_once(xp, d_c, d_m * n_rows * dtype.itemsize)
+    G = empty(xp, (size, d_m // d_r, d_r * n_rows), dtype, workspace)
+    A = empty(xp, (d_c, d_n // d_c, n_rows), dtype, workspace)
+    for c in slices(d_c, size):
+        G_c = xp.multiply(Q_c[c][:, None], H_r.reshape(G.shape[1:]), out=G[: c.stop - c.start])
+        xp.matmul(W_c[c].swapaxes(1, 2), G_c.reshape(len(G_c), d_m, n_rows), out=A[c])
+    return merge_axis(A, 0, mode).T, ColumnCache(H_r, W_c, Q_c, d_r, mode)
 
 
-def column_grouped_backward(dA: Array, cache: ColumnCache) -> ModulatedAdjoints:
+def column_grouped_backward(
+    dA: Array, cache: ColumnCache, workspace: Workspace | None = None
+) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``."""
-    H_r, W_c, Q_c, G, mode = cache
-    xp = get_xp(dA=dA, G=G)
-    d_c, _, d_r = Q_c.shape
-    dA_c = split_axis(dA, 1, d_c, mode).swapaxes(0, 1)  # (d_c, B, f_c)
-    dW = merge_axis((G.swapaxes(1, 2) @ dA_c).swapaxes(0, 1), 1, mode)
-    dG = split_axis(dA_c @ W_c.swapaxes(1, 2), 2, d_r, mode)  # (d_c, B, d_r, f_r)
-    dQ = xp.einsum("cbri,bri->brc", dG, H_r)
-    dH = merge_axis(xp.einsum("cbri,cbr->bri", dG, Q_c), 1, mode)
-    return dH, dW, dQ
+    H_r, W_c, Q_c, d_r, mode = cache
+    xp, dtype = get_xp(dA=dA, Q=Q_c), dA.dtype
+    (d_m, n_rows), d_c = H_r.shape, len(Q_c)
+    dA_c = split_axis(dA.T, 0, d_c, mode)  # (d_c, f_c, B)
+    H_r = H_r.reshape(d_m // d_r, d_r * n_rows)
+    dH, dH_chunk = (empty(xp, H_r.shape, dtype, workspace) for _ in range(2))
+    dW = empty(xp, W_c.shape, dtype, workspace)
+    dQ = empty(xp, Q_c.shape, dtype, workspace)
+    size = groups_at_once(xp, d_c, d_m * n_rows * dtype.itemsize)
+    G = empty(xp, (size, *H_r.shape), dtype, workspace)
+    for c in slices(d_c, size):
+        G_c = xp.multiply(Q_c[c][:, None], H_r, out=G[: c.stop - c.start])
+        as_product = (len(G_c), d_m, n_rows)
+        xp.matmul(G_c.reshape(as_product), dA_c[c].swapaxes(1, 2), out=dW[c])
+        dG = xp.matmul(W_c[c], dA_c[c], out=G_c.reshape(as_product)).reshape(G_c.shape)
+        xp.einsum("cix,ix->cx", dG, H_r, out=dQ[c])
+        xp.einsum("cix,cx->ix", dG, Q_c[c], out=dH_chunk if c.start else dH)
+        if c.start:
+            dH += dH_chunk
+    dH = _members_back(dH.reshape(d_m, n_rows), 0, d_r, mode, workspace)
+    dW = _members_back(merge_axis(dW.swapaxes(0, 1), 1, mode), 0, d_r, mode)
+    return dH.T, dW, dQ.reshape(d_c, d_r, n_rows).transpose(2, 1, 0)
 
 
 FORMS: dict[str, Pair] = {

@@ -13,8 +13,9 @@ from midpg_np.layers.dwm import DynamicWeighting, WeightingCache
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.modulated import FORMS, cheaper_form
 from midpg_np.layers.repeat import REPEAT_MODES, merge_axis, split_axis
-from midpg_np.ops import Pair
+from midpg_np.ops import Pair, add_to
 from midpg_np.tree import Tree
+from midpg_np.workspace import Workspace
 
 W_LAYOUTS = ("in_out", "out_in")
 
@@ -150,7 +151,9 @@ class ModulatedLayer:
         W = glorot_uniform(rng, *self.w_shape)
         return {"W": W, "b": np.zeros(self.dim_out), "weighting": self.weighting.init(rng)}
 
-    def forward(self, params: Tree, H: Array, U: Array) -> tuple[Array, ModulatedLayerCache]:
+    def forward(
+        self, params: Tree, H: Array, U: Array, workspace: Workspace | None = None
+    ) -> tuple[Array, ModulatedLayerCache]:
         """Return the pre-activation A.
 
         Shapes
@@ -159,23 +162,25 @@ class ModulatedLayer:
         U : (B, dim_u)
         A : (B, dim_out)
         """
-        Q, c_weighting = self.weighting.forward(params["weighting"], U)
+        Q, c_weighting = self.weighting.forward(params["weighting"], U, workspace)
         Q = self._as_in_out(Q)
         W = self._as_in_out(params["W"])
-        product, c_product = self._form.forward(H, W, Q, self.repeat_mode)
+        product, c_product = self._form.forward(H, W, Q, self.repeat_mode, workspace)
         bias, c_bias = params["b"], None
         if self.modulate_bias:
             bias, c_bias = modulated_bias(bias, Q, self.repeat_mode)
-        A = product + bias
+        A = add_to(product, bias)
         return A, ModulatedLayerCache(U, c_weighting, c_product, c_bias, A)
 
-    def backward(self, dA: Array, cache: ModulatedLayerCache) -> tuple[Array, Array, Tree]:
+    def backward(
+        self, dA: Array, cache: ModulatedLayerCache, workspace: Workspace | None = None
+    ) -> tuple[Array, Array, Tree]:
         """Return ``dH``, ``dQ`` (the core's adjoint from this product) and the gradients of W, b.
 
         The core has a second reader in training, the discriminator, so its adjoints are added up
         before ``weighting.backward`` runs; that is the caller's line.
         """
-        dH, dW, dQ = self._form.backward(dA, cache.product)
+        dH, dW, dQ = self._form.backward(dA, cache.product, workspace)
         if cache.bias is not None:
             db, dQ_bias = modulated_bias_backward(dA, cache.bias)
             dQ = dQ + dQ_bias

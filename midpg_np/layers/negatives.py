@@ -1,10 +1,44 @@
-"""Partners for the negative pairs of the regulariser: whose context e_aw meets whose core."""
+"""Negative pairs of the regulariser: whose context e_aw meets whose core."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from midpg_np.backend import Array, get_xp, scatter_add_rows
+
 NEGATIVES = ("permutation", "derangement", "other_scenario")
+
+
+class ShuffleCache(NamedTuple):
+    """Partners (B,) and the number of rows that they are taken from."""
+
+    partner: Array
+    n_rows: int
+
+
+def shuffle(e: Array, partner: Array) -> tuple[Array, ShuffleCache]:
+    """Contexts of the negative pairs: y_b = e_partner(b).
+
+    Backward: de_i = sum of dy_b over all b with partner(b) = i.  That is a scatter by ``partner``;
+    a gather by it would be the adjoint of the inverse permutation, the same only where all cycles
+    have length 1 or 2.
+
+    Shapes
+    ------
+    e : (B, d_e)
+    partner : (B,)
+    """
+    get_xp(e=e, partner=partner)
+    return e[partner], ShuffleCache(partner, e.shape[0])
+
+
+def shuffle_backward(dy: Array, cache: ShuffleCache) -> Array:
+    """Return ``de``."""
+    de = get_xp(dy=dy).zeros((cache.n_rows, dy.shape[1]), dtype=dy.dtype)
+    scatter_add_rows(de, cache.partner, dy)
+    return de
 
 
 def draw_partner(rng: np.random.Generator, scenario: np.ndarray, kind: str) -> np.ndarray:

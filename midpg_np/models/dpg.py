@@ -5,7 +5,7 @@ MI-DPG without its regulariser: the serving path of MI-DPG is this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,22 +19,32 @@ from midpg_np.layers.dwm import DynamicWeighting, WeightingCache
 from midpg_np.layers.embedding import Embedding, EmbeddingCache
 from midpg_np.layers.initial import init_affine
 from midpg_np.layers.modulated_layer import ModulatedLayer, ModulatedLayerCache, check_divides
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.layers.negatives import ShuffleCache
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
     affine,
     affine_backward,
+    batch_last,
     check_activation,
     concat,
     concat_backward,
 )
 from midpg_np.tree import Tree, tree_add, tree_size
+from midpg_np.workspace import Workspace
+
+
+class EmbedCache(NamedTuple):
+    """What the lookup keeps; ``shuffle`` is None without a regulariser."""
+
+    embedding: EmbeddingCache
+    shuffle: ShuffleCache | None
 
 
 class DPGCache(NamedTuple):
-    """Intermediates of a forward pass.
+    """Intermediates of the network behind the embeddings.
 
     Shapes
     ------
@@ -45,7 +55,6 @@ class DPGCache(NamedTuple):
 
     X: Array
     E_aw: Array
-    embedding: EmbeddingCache
     layers: dict[str, ModulatedLayerCache]
     activations: dict[str, Any]
     H: Array
@@ -233,38 +242,71 @@ class DPG:
         *,
         draws: Draws | None = None,
         frozen: Mapping[str, Array] | None = None,
-    ) -> tuple[ModelOutput, Any]:
-        """Return the logits (B,) and the cache."""
+    ) -> tuple[ModelOutput, ModelCache]:
+        """Return the logits (B,), in training also the auxiliary terms, and the cache."""
+        inputs, c_embed = self.embed(params, batch, draws)
+        output, c_network = self.network(params, inputs, frozen)
+        return output, ModelCache(c_embed, c_network)
+
+    def backward(self, d_output: ModelOutput, cache: ModelCache) -> Tree:
+        """Return the gradient of every parameter."""
+        d_inputs, grads = self.network_backward(d_output, cache.network)
+        return self.embed_backward(d_inputs, cache.embed) | grads
+
+    def embed(
+        self, params: Tree, batch: Batch, draws: Draws | None
+    ) -> tuple[tuple[Array, ...], EmbedCache]:
+        """Look up X (B, d_0)."""
         X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
+        return (X,), EmbedCache(c_embedding, None)
+
+    def embed_backward(self, d_inputs: Sequence[Array], cache: EmbedCache) -> Tree:
+        """Return the gradient of the tables."""
+        return {"embedding": self.embedding.backward(d_inputs[0], cache.embedding)}
+
+    def network(
+        self,
+        params: Tree,
+        inputs: Sequence[Array],
+        frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
+    ) -> tuple[ModelOutput, Any]:
+        """Return the logits (B,) and the cache, from what ``embed`` returns."""
+        X = batch_last(inputs[0])
         E_aw = X[:, : self.dim_aware]
         sg = StopGradient(frozen, {})
         layers, activations = {}, {}
         H = X
         for name, layer in self.layers.items():
             U = self._dwm_input(name, E_aw, H, sg)
-            A, layers[name] = layer.forward(params[name], H, U)
+            A, layers[name] = layer.forward(params[name], H, U, workspace)
             H, activations[name] = self._activation(name).forward(A)
         z, c_head = H, None
         if not self.modulate_output:
             z, c_head = affine(H, **params["head"])
-        cache = DPGCache(X, E_aw, c_embedding, layers, activations, H, c_head, sg.detached)
-        return ModelOutput(z[:, 0], {}), cache
+        return ModelOutput(z[:, 0], {}), DPGCache(
+            X, E_aw, layers, activations, H, c_head, sg.detached
+        )
 
-    def backward(self, d_output: ModelOutput, cache: Any) -> Tree:
-        """Return the gradient of every parameter."""
-        return self._backward(d_output.logit, cache, {}, None)
+    def network_backward(
+        self, d_output: ModelOutput, cache: Any, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return the adjoints of the inputs and the gradients of all but the tables."""
+        dX, grads = self._network_backward(d_output.logit, cache, {}, None, workspace)
+        return (dX,), grads
 
-    def _backward(
+    def _network_backward(
         self,
         dz: Array,
         cache: DPGCache,
         d_cores: Mapping[str, CoreAdjoint],
         dE_aw: Array | None,
-    ) -> Tree:
+        workspace: Workspace | None,
+    ) -> tuple[Array, Tree]:
         """Backward pass, given what a regulariser sends to the cores and to E_aw.
 
-        E_aw has up to four readers: the backbone's input, every generator, and the matching and
-        the shuffled pairs of the regulariser; ``dE_aw`` brings in the last two.
+        E_aw has up to three readers here: the backbone's input, every generator, and the matching
+        pairs of the regulariser; ``dE_aw`` brings in the last.
         """
         dH, g_head = dz[:, None], {}
         if cache.head is not None:
@@ -274,15 +316,14 @@ class DPG:
         for name in reversed(self.layers):
             layer, c = self.layers[name], cache.layers[name]
             dA = self._activation(name).backward(dH, cache.activations[name])
-            dH, dQ, grads[name] = layer.backward(dA, c)
+            dH, dQ, grads[name] = layer.backward(dA, c, workspace)
             dU, grads[name]["weighting"] = _weighting_backward(
-                layer.weighting, dQ, c.weighting, d_cores.get(name)
+                layer.weighting, dQ, c.weighting, d_cores.get(name), workspace
             )
             dE_part, dH = self._dwm_input_backward(name, dU, dH)
             dE_aw = dE_part if dE_aw is None else dE_aw + dE_part
-        dX, _ = concat([dH[:, : self.dim_aware] + dE_aw, dH[:, self.dim_aware :]])
-        g_embedding = {"embedding": self.embedding.backward(dX, cache.embedding)}
-        return g_embedding | {name: grads[name] for name in self.layers} | g_head
+        dH[:, : self.dim_aware] += dE_aw
+        return dH, {name: grads[name] for name in self.layers} | g_head
 
     def _activation(self, name: str) -> Any:
         return ACTIVATIONS["identity" if name == "head" else self.activation]
@@ -304,12 +345,16 @@ class DPG:
         if self.dwm_detach_h:
             return dE_aw, dH
         if self._is_deduplicated(name):
-            dH_ag = dH[:, self.dim_aware :] + dh_part
-            return dE_aw, concat([dH[:, : self.dim_aware], dH_ag])[0]
-        return dE_aw, dH + dh_part
+            dH[:, self.dim_aware :] += dh_part
+            return dE_aw, dH
+        dH += dh_part  # a product made it for us
+        return dE_aw, dH
 
-    def kinks(self, cache: DPGCache) -> dict[str, Array]:
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""
+        return self._network_kinks(cache.network)
+
+    def _network_kinks(self, cache: DPGCache) -> dict[str, Array]:
         kinks: dict[str, Array] = {}
         for name, layer in self.layers.items():
             c = cache.layers[name]
@@ -330,14 +375,18 @@ class DPG:
 
 
 def _weighting_backward(
-    weighting: DynamicWeighting, dQ: Array, cache: WeightingCache, extra: CoreAdjoint | None
+    weighting: DynamicWeighting,
+    dQ: Array,
+    cache: WeightingCache,
+    extra: CoreAdjoint | None,
+    workspace: Workspace | None,
 ) -> tuple[Array, Tree]:
     """Adjoint of a core with up to two readers: the modulated product and the regulariser."""
     if extra is None:
-        return weighting.backward(dQ, cache)
-    dQ_extra = dQ * 0.0 if extra.d_core is None else extra.d_core
+        return weighting.backward(dQ, cache, workspace=workspace)
     if extra.to_input:
-        return weighting.backward(dQ + dQ_extra, cache, extra.d_generated)
-    dU, grads = weighting.backward(dQ, cache)
-    _, g_extra = weighting.backward(dQ_extra, cache, extra.d_generated)
+        return weighting.backward(dQ, cache, extra.d_generated, extra.d_core, workspace)
+    dU, grads = weighting.backward(dQ, cache, workspace=workspace)
+    dQ_extra = dQ * 0.0 if extra.d_core is None else extra.d_core
+    _, g_extra = weighting.backward(dQ_extra, cache, extra.d_generated, workspace=workspace)
     return dU, tree_add(grads, g_extra)

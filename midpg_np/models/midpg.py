@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,16 +13,17 @@ from midpg_np.backend import Array, to_numpy
 from midpg_np.batch import Batch
 from midpg_np.layers.expansion import Expansion, RepeatShape
 from midpg_np.layers.mir import MICache, MutualInformation
-from midpg_np.layers.negatives import NEGATIVES, draw_partner
-from midpg_np.models.dpg import DPG, CoreAdjoint, DPGCache
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.layers.negatives import NEGATIVES, draw_partner, shuffle, shuffle_backward
+from midpg_np.models.dpg import DPG, CoreAdjoint, DPGCache, EmbedCache
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import concat, split
 from midpg_np.tree import Tree, tree_size
+from midpg_np.workspace import Workspace
 
 
 class MIDPGCache(NamedTuple):
-    """The serving path's cache, and one regulariser cache per discriminator (none at inference)."""
+    """DPG's network cache, and one regulariser cache per discriminator (none at inference)."""
 
     dpg: DPGCache
     mi: dict[str, MICache]
@@ -129,46 +130,70 @@ class MIDPG(DPG):
         """Draw ``partner`` (B,): row b's negative pair has the context of row partner[b]."""
         return {"partner": draw_partner(rng, to_numpy(batch.scenario), self.negatives)}
 
-    def forward(
+    def embed(
+        self, params: Tree, batch: Batch, draws: Draws | None
+    ) -> tuple[tuple[Array, ...], EmbedCache]:
+        """Look up X (B, d_0) and, in training, the contexts of the negative pairs (B, d_aw)."""
+        (X,), cache = super().embed(params, batch, draws)
+        if draws is None:
+            return (X,), cache
+        E_neg, c_shuffle = shuffle(X[:, : self.dim_aware], draws["partner"])
+        return (X, E_neg), cache._replace(shuffle=c_shuffle)
+
+    def embed_backward(self, d_inputs: Sequence[Array], cache: EmbedCache) -> Tree:
+        """Return the gradient of the tables."""
+        if cache.shuffle is not None:
+            dX, dE_neg = d_inputs
+            dX[:, : self.dim_aware] += shuffle_backward(dE_neg, cache.shuffle)
+        return super().embed_backward(d_inputs, cache)
+
+    def network(
         self,
         params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
+        inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, MIDPGCache]:
         """Return the logits (B,), in training also the auxiliary term "mi", and the cache."""
-        output, c_dpg = super().forward(params, batch, frozen=frozen)
-        if draws is None:
+        X, *E_neg = inputs
+        output, c_dpg = super().network(params, (X,), frozen, workspace)
+        if not E_neg:
             return output, MIDPGCache(c_dpg, {}, c_dpg.detached)
         sg = StopGradient(frozen, c_dpg.detached)
-        e = c_dpg.E_aw
+        e, e_neg = c_dpg.E_aw, E_neg[0]
         if self._context_is_detached:
-            e = sg("mi.context", e)
+            e, e_neg = sg("mi.context", e), sg("mi.shuffled_context", e_neg)
         caches: dict[str, MICache] = {}
         total: Array = 0.0
         for group, names in self._groups.items():
             q, _ = concat([self._signal(name, params, c_dpg, sg) for name in names])
             loss, caches[group] = self.regularisers[group].forward(
-                params["discriminators"][group], e, q, draws["partner"]
+                params["discriminators"][group], e, e_neg, q
             )
             total = total + self._reduction * loss
         return output._replace(auxiliary={"mi": total}), MIDPGCache(c_dpg, caches, sg.detached)
 
-    def backward(self, d_output: ModelOutput, cache: MIDPGCache) -> Tree:
-        """Return the gradient of every parameter."""
-        dE_aw = None
+    def network_backward(
+        self, d_output: ModelOutput, cache: MIDPGCache, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return the adjoints of the inputs and the gradients of all but the tables."""
+        dE_aw, dE_neg = None, None
         d_cores: dict[str, CoreAdjoint] = {}
         g_discriminators = {}
         for group, c_mi in cache.mi.items():
             d_loss = d_output.auxiliary["mi"] * self._reduction
-            d_e, d_q, g_discriminators[group] = self.regularisers[group].backward(d_loss, c_mi)
-            if not self._context_is_detached:
-                dE_aw = d_e if dE_aw is None else dE_aw + d_e
+            d_e, d_e_neg, d_q, g_discriminators[group] = self.regularisers[group].backward(
+                d_loss, c_mi, workspace
+            )
+            dE_aw = d_e if dE_aw is None else dE_aw + d_e
+            dE_neg = d_e_neg if dE_neg is None else dE_neg + d_e_neg
             if self.mi_grad_to != "disc":
                 d_cores |= self._core_adjoints(group, d_q)
-        grads = self._backward(d_output.logit, cache.dpg, d_cores, dE_aw)
-        return grads | {"discriminators": g_discriminators}
+        if self._context_is_detached and dE_neg is not None:
+            dE_aw, dE_neg = None, dE_neg * 0.0
+        dX, grads = self._network_backward(d_output.logit, cache.dpg, d_cores, dE_aw, workspace)
+        d_inputs = (dX,) if dE_neg is None else (dX, dE_neg)
+        return d_inputs, grads | {"discriminators": g_discriminators}
 
     @property
     def _reduction(self) -> float:
@@ -211,10 +236,10 @@ class MIDPG(DPG):
         weighting = self.layers[name].weighting
         return part.reshape(-1, weighting.d_r, weighting.d_c)
 
-    def kinks(self, cache: Any) -> dict[str, Array]:
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""
-        kinks = super().kinks(cache.dpg)
-        for group, c_mi in cache.mi.items():
+        kinks = self._network_kinks(cache.network.dpg)
+        for group, c_mi in cache.network.mi.items():
             inner = self.regularisers[group].kinks(c_mi)
             kinks |= {f"discriminators.{group}.{path}": A for path, A in inner.items()}
         return kinks

@@ -30,6 +30,18 @@ class ModelOutput(NamedTuple):
     auxiliary: dict[str, Array]
 
 
+class ModelCache(NamedTuple):
+    """Intermediates of a model that is written as ``embed`` followed by ``network``."""
+
+    embed: Any
+    network: Any
+
+    @property
+    def detached(self) -> dict[str, Array]:
+        """Values behind a stop-gradient, by name."""
+        return self.network.detached
+
+
 class ParamCount(NamedTuple):
     """Sizes of a model as equations.md section 12 counts them, embedding tables apart.
 
@@ -69,6 +81,13 @@ class Model(Protocol):
     the rows of every table that ``forward`` will read, for row-wise optimisers, if there are others
     than ``embedding.table``; ``serving_form(params) -> (model, params)``, a smaller model that
     predicts the same, and may share arrays with ``params``.
+
+    A model whose rows do not meet behind the embeddings may offer its passes in two halves, so that
+    ``training.tiles`` can send a batch through the second half tile by tile:
+    ``embed(params, batch, draws) -> (inputs, cache)``, a tuple of arrays with a row per sample;
+    ``network(params, inputs, frozen, workspace) -> (output, cache)``, whose auxiliary terms are
+    means over the rows; ``network_backward(d_output, cache, workspace) -> (d_inputs, grads)``; and
+    ``embed_backward(d_inputs, cache) -> grads``.
     """
 
     vocab_sizes: tuple[int, ...]

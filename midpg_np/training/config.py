@@ -42,6 +42,10 @@ class TrainConfig:
         "float32" or "float64".
     device : str
         "cpu" or "cuda".
+    tile_rows : int
+        Rows that go through the network at a time, for models that can (``training.tiles``).
+    threads : int
+        Tiles worked on at the same time on a CPU; changes no bit of the result.
     checkpoint_every : int or None
         Save a checkpoint every so many steps, and at every validation; None: at validations only.
     """
@@ -55,13 +59,15 @@ class TrainConfig:
     ce: str = "full"
     loss_reduce: str = "mean"
     eps_mode: str = "corrected"
-    table_mode: str = "table"
+    table_mode: str = "auto"
     dtype: str = "float32"
     device: str = "cpu"
+    tile_rows: int = 512
+    threads: int = 1
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "tile_rows", "threads"):
             _check_count(name, getattr(self, name))
         for name in ("patience", "valid_every", "checkpoint_every"):
             if getattr(self, name) is not None:

@@ -12,6 +12,7 @@ from midpg_np.backend import Array, get_xp, to_device
 from midpg_np.batch import Batch
 from midpg_np.losses import LOSS_REDUCTIONS, Loss
 from midpg_np.models.protocol import Draws, ModelOutput
+from midpg_np.training.tiles import Tiles, tiled_pass
 from midpg_np.tree import Tree, tree_items
 
 
@@ -25,20 +26,40 @@ class StepResult(NamedTuple):
 
 
 def training_step(
-    model: Any, loss: Loss, params: Tree, batch: Batch, draws: Draws, loss_reduce: str = "mean"
+    model: Any,
+    loss: Loss,
+    params: Tree,
+    batch: Batch,
+    draws: Draws,
+    loss_reduce: str = "mean",
+    tiles: Tiles | None = None,
 ) -> StepResult:
-    """Differentiate L = CE + sum over auxiliary terms of weight * term; nothing is changed."""
-    weights = model.auxiliary_weights
-    output, cache = model.forward(params, batch, draws=draws)
+    """Differentiate L = CE + sum over auxiliary terms of weight * term; nothing is changed.
+
+    With ``tiles``, models that offer ``embed`` and ``network`` do it tile by tile; the result is
+    the same to rounding, and has no cache if the batch is larger than a tile.
+    """
+    assert batch.label is not None
     weigh = LOSS_REDUCTIONS[loss_reduce]
-    row_weights = None if weigh is None else weigh(batch.scenario, output.logit.dtype)
+    row_weights = None if weigh is None else weigh(batch.scenario, batch.label.dtype)
+    if tiles is not None and hasattr(model, "network"):
+        ce, output, grads, cache = tiled_pass(model, loss, params, batch, draws, row_weights, tiles)
+        losses = _losses(ce, output, model.auxiliary_weights)
+        if cache is not None or np.isfinite(float(losses["loss"])):
+            return StepResult(losses, grads, output, cache)
+        # Something overflowed; the pass below keeps what shows where.
+    output, cache = model.forward(params, batch, draws=draws)
     ce, c_ce = loss.forward(output.logit, batch.label, row_weights)
+    d_output = ModelOutput(loss.backward(1.0, c_ce), model.auxiliary_weights)
+    grads = model.backward(d_output, cache)
+    return StepResult(_losses(ce, output, model.auxiliary_weights), grads, output, cache)
+
+
+def _losses(ce: Array, output: ModelOutput, weights: Mapping[str, float]) -> dict[str, Array]:
     total = ce
     for name, weight in weights.items():
         total = total + weight * output.auxiliary[name]
-    d_output = ModelOutput(loss.backward(1.0, c_ce), weights)
-    grads = model.backward(d_output, cache)
-    return StepResult({"loss": total, "ce": ce} | output.auxiliary, grads, output, cache)
+    return {"loss": total, "ce": ce} | output.auxiliary
 
 
 def host_batch(batch: Batch, dtype: str) -> Batch:

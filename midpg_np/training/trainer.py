@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from midpg_np.backend import keep_freed_memory
 from midpg_np.data.batches import Dataset, iterate_batches
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.config import TrainConfig
@@ -37,6 +39,7 @@ from midpg_np.training.step import (
     rows_read,
     training_step,
 )
+from midpg_np.training.tiles import Tiles
 from midpg_np.tree import Tree, tree_copy, tree_to_device
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -110,12 +113,19 @@ class Trainer:
         else:
             state = start_run(self.model, config, self.optimiser)
         self._write_history(state)
+        keep_freed_memory()
         self.started = time.perf_counter() - state.seconds
         # An overflow is reported once, with its place, and not by NumPy's warnings.
         with one_blas_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while not self._stopped_by(state):
                 self._epoch(state, identity)
         return self._result(state)
+
+    @cached_property
+    def _tiles(self) -> Tiles | None:
+        """A GPU takes whole batches."""
+        config = self.config
+        return Tiles(config.tile_rows, config.threads) if config.device == "cpu" else None
 
     @property
     def checkpoint_path(self) -> Path | None:
@@ -167,6 +177,7 @@ class Trainer:
             batch.to(config.device),
             draws_to_device(draws, config.dtype, config.device),
             config.loss_reduce,
+            self._tiles,
         )
         state.step += 1
         self.last_result = result

@@ -19,6 +19,7 @@ from midpg_np.checks import (
 )
 from midpg_np.checks.case import KINK_MARGIN
 from midpg_np.checks.catalogue import CASES, Sizes
+from midpg_np.checks.numeric import central_differences
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.models import DNN, DPG, MIDPG
 from midpg_np.tree import tree_flatten
@@ -46,6 +47,41 @@ def test_a_good_report():
 
 def test_without_differences_there_is_no_second_error():
     assert check_gradients(AFFINE, generator(2), differences=False).difference_error is None
+
+
+@pytest.mark.parametrize(("error", "order"), [(0.0, 2), (3e-10, 2), (1e-8, 4), (np.nan, 4)])
+def test_differences_of_order_4_decide_unless_order_2_is_content(error, order, monkeypatch):
+    """Order 2 is trusted only at a hundredth of the limit, and entry by entry."""
+    asked = []
+
+    def spy(f, tree, path, indices, step=None, order=4):
+        asked.append((order, len(indices)))
+        return central_differences(f, tree, path, indices, step, order)
+
+    monkeypatch.setattr("midpg_np.checks.gradient.central_differences", spy)
+    inputs = {"x": np.array([0.5, 1.0])}
+
+    def backward(d_outputs, cache):
+        return {"x": d_outputs[0] * 2.0 * inputs["x"] + np.array([error, 0.0])}
+
+    case = Case("square", inputs, lambda t, frozen: ((t["x"] ** 2,), None), backward)
+    check_gradients(case, generator(3))
+    assert asked == [(2, 2), (4, int(order == 4))]
+
+
+def test_differences_of_order_2_alone_would_be_a_false_alarm():
+    """A function of high curvature: order 2 is off by more than the limit, order 4 is not."""
+    inputs = {"x": np.array([0.001])}
+
+    def backward(d_outputs, cache):
+        return {"x": d_outputs[0] * 100.0 * np.cos(100.0 * inputs["x"])}
+
+    case = Case("wave", inputs, lambda t, frozen: ((np.sin(100.0 * t["x"]),), None), backward)
+    (rough,) = central_differences(
+        lambda t: np.sin(100.0 * t["x"][0]), inputs, "x", [(0,)], order=2
+    )
+    assert abs(rough - 100.0 * np.cos(0.1)) > 1e-7 * 100.0
+    check_gradients(case, generator(3)).raise_if_wrong()
 
 
 def test_max_entries_limits_every_array():

@@ -50,6 +50,18 @@ def test_an_unknown_name_lists_the_known_ones():
     assert message.startswith("no check is called ['sofmax']; there are affine, softmax,")
 
 
+def test_models_of_full_size(monkeypatch):
+    (report,) = json.loads(midpg("gradcheck", "--full-size", "dnn", "--json").out)
+    assert report["ok"] and report["entries"] > 150_000 and report["difference_error"] is None
+    right = embedding.RowGradient
+    monkeypatch.setattr(embedding, "RowGradient", lambda ids, rows, n: right(ids, rows / 2, n))
+    outcome = midpg("gradcheck", "--full-size", "dnn")
+    assert outcome.code == 1
+    assert outcome.err.startswith("dnn: d/dembedding.table along a random direction: backward")
+    assert outcome.err.count("\n") == 1
+    assert "WRONG" in outcome.out
+
+
 @pytest.mark.slow
 def test_everything_passes():
     outcome = midpg_process("gradcheck", "--json")

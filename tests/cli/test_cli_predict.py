@@ -10,8 +10,11 @@ from midpg_command import midpg, midpg_process, one_sentence, write_rows
 
 from midpg_np.data import read_table
 from midpg_np.ops import sigmoid
+from midpg_np.training import streaming
 from midpg_np.training.checkpoint import load_model
 from midpg_np.training.evaluate import predict_logits
+
+SMALL_CHUNKS = streaming.stream_probabilities.__kwdefaults__ | {"chunk_rows": 1}
 
 
 def probabilities(text):
@@ -48,6 +51,41 @@ def test_out_writes_a_file_and_nothing_else(shop, tmp_path):
     assert outcome == (0, "", "")
     assert target.read_text() == midpg("predict", shop / "run", path).out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new.csv", "p.csv"]
+
+
+def test_out_as_packed_csv_and_as_parquet(shop, tmp_path):
+    path = write_rows(tmp_path / "new.csv", 300, seed=4)
+    plain = midpg("predict", shop / "run", path).out
+    for name in ("p.csv.gz", "again.csv.gz", "p.parquet"):
+        assert midpg("predict", shop / "run", path, "--out", tmp_path / name) == (0, "", "")
+    packed = (tmp_path / "p.csv.gz").read_bytes()
+    assert gzip.decompress(packed).decode() == plain
+    assert (tmp_path / "again.csv.gz").read_bytes() == packed
+    frame = pl.read_parquet(tmp_path / "p.parquet")
+    assert frame.schema == {"probability": pl.Float64}
+    assert frame["probability"].to_numpy().tobytes() == expected(shop, path).tobytes()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.csv.gz", "p.parquet"])
+def test_an_error_at_the_last_row_leaves_the_old_file(shop, tmp_path, monkeypatch, name):
+    n_rows = 1000
+    monkeypatch.setattr(streaming.stream_probabilities, "__kwdefaults__", SMALL_CHUNKS)
+    path = write_rows(tmp_path / "new.csv", n_rows, channel=["app"] * (n_rows - 1) + ["kiosk"])
+    target = tmp_path / name
+    target.write_text("old")
+    sentence = one_sentence(midpg("predict", shop / "run", path, "--out", target))
+    assert f"holds 'kiosk' at row {n_rows - 1}" in sentence
+    assert target.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.csv", name]
+    assert "kiosk" in one_sentence(midpg("predict", shop / "run", path))  # nothing on stdout
+
+
+def test_a_folder_that_is_not_there(shop, tmp_path):
+    path = write_rows(tmp_path / "new.csv", 4)
+    target = tmp_path / "none" / "p.csv"
+    sentence = one_sentence(midpg("predict", shop / "run", path, "--out", target))
+    assert sentence == f"the folder of {target} does not exist; create it first."
 
 
 def test_unknown_and_missing_categories_are_predicted_with_one_message(shop, tmp_path):

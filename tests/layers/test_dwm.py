@@ -47,7 +47,7 @@ def test_the_full_variant_by_its_formula():
     _, params, U, Q, cache = core("non", gain=2.0)
     P = factor(params, "core_generator", U, (3, 2))
     np.testing.assert_allclose(Q, 2.0 * sigmoid(P), rtol=0, atol=1e-14)
-    assert cache.R is cache.C is None
+    assert cache.core is None
 
 
 @pytest.mark.parametrize(

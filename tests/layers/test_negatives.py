@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import generator, seeds
 
-from midpg_np.layers.negatives import NEGATIVES, draw_partner
+from midpg_np.layers.negatives import NEGATIVES, draw_partner, shuffle, shuffle_backward
 
 SCENARIO = np.array([0, 1, 1, 0, 3, 0, 1])  # unequal counts, 2 absent, 3 alone
 N_DRAWS = 6000
@@ -101,3 +101,18 @@ def test_the_scenarios_are_left_alone_and_seeds_repeat(kind):
     first, second = (draw_partner(generator(5), scenario, kind) for _ in range(2))
     assert np.array_equal(first, second)
     assert first.dtype.kind == "i"
+
+
+def test_a_shuffle_takes_the_partners_row():
+    e = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]])
+    y, cache = shuffle(e, np.array([1, 2, 0, 3]))  # a 3-cycle and a fixed point
+    assert y[:, 0].tolist() == [2.0, 3.0, 1.0, 4.0]
+    dy = np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0]])
+    assert shuffle_backward(dy, cache)[:, 0].tolist() == [3.0, 1.0, 2.0, 4.0]
+
+
+def test_adjoints_of_a_row_that_several_rows_read_add_up():
+    _, cache = shuffle(np.zeros((5, 2)), np.array([3, 3, 3, 0, 0]))
+    dy = np.arange(10.0).reshape(5, 2)
+    want = np.array([[14.0, 16.0], [0.0, 0.0], [0.0, 0.0], [6.0, 9.0], [0.0, 0.0]])
+    assert np.array_equal(shuffle_backward(dy, cache), want)

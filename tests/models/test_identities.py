@@ -42,9 +42,9 @@ def train_discriminator(scenario, partner, disc, seed=0, n_steps=1500):
     adam = Adam(lr=0.02)
     state = adam.init(params)
     for _ in range(n_steps):
-        _, cache = mi.forward(params, e, q, partner)
-        adam.update(params, mi.backward(1.0, cache)[2], state)
-    return mi.forward(params, e, q, partner)[0]
+        _, cache = mi.forward(params, e, e[partner], q)
+        adam.update(params, mi.backward(1.0, cache)[3], state)
+    return mi.forward(params, e, e[partner], q)[0]
 
 
 @pytest.mark.parametrize(("n_scenarios", "floor"), [(2, 0.9548), (3, 0.7498), (10, 0.3351)])

@@ -18,6 +18,7 @@ from midpg_np.models import ModelOutput, model_name
 from midpg_np.models.dnn import DNNCache
 from midpg_np.models.dpg import DPGCache
 from midpg_np.models.midpg import MIDPGCache
+from midpg_np.models.protocol import ModelCache
 from midpg_np.training.step import walk_cache
 from midpg_np.tree import Tree, tree_flatten, tree_map
 
@@ -80,6 +81,8 @@ def cached_intermediates(cache: Any) -> dict[str, np.ndarray]:
 
     Other models' caches are compared value by value, see ``strangers``.
     """
+    if isinstance(cache, ModelCache):
+        cache = cache.network
     if not isinstance(cache, (DNNCache, DPGCache, MIDPGCache)):
         return {}
     if isinstance(cache, DNNCache):
@@ -92,9 +95,7 @@ def cached_intermediates(cache: Any) -> dict[str, np.ndarray]:
     found |= {"X": cache.X, "E_aw": cache.E_aw, "H": cache.H}
     for name, c in cache.layers.items():
         found |= {f"{name}.U": c.U, f"{name}.A": c.A}
-        for key in ("R", "C", "P", "Q", "generated"):
-            if getattr(c.weighting, key) is not None:
-                found[f"{name}.{key}"] = getattr(c.weighting, key)
+        found |= {f"{name}.Q": c.weighting.Q, f"{name}.generated": c.weighting.generated}
         if hasattr(c.product, "S"):  # textbook; it keeps S with inputs before outputs
             found |= {f"{name}.H": c.product.H, f"{name}.S_in_out": c.product.S}
     return found

@@ -21,6 +21,7 @@ from midpg_np.layers.modulated_layer import (
     modulated_bias,
     modulated_bias_backward,
 )
+from midpg_np.layers.negatives import shuffle, shuffle_backward
 from midpg_np.layers.repeat import REPEAT_MODES, repeat, repeat_backward
 
 
@@ -101,6 +102,15 @@ def _modulated_layer(
     return Case(name, inputs, run, adjoint, kinks)
 
 
+def _shuffle(sizes: Sizes, rng: np.random.Generator) -> Case:
+    # No involution, so a gather in place of a scatter shows; one row is read twice.
+    partner = np.roll(np.arange(sizes.B), 1)
+    partner[-1] = partner[0]
+    forward = partial(shuffle, partner=partner)
+    inputs = {"e": rng.normal(size=(sizes.B, sizes.d_e))}
+    return pair_case("shuffle", inputs, forward, shuffle_backward)
+
+
 def _mir(
     disc: str, form: str, expansion: str | None, sizes: Sizes, rng: np.random.Generator
 ) -> Case:
@@ -116,12 +126,11 @@ def _mir(
     )
     inputs = {
         "e": rng.normal(size=(sizes.B, sizes.d_e)),
+        "e_neg": rng.normal(size=(sizes.B, sizes.d_e)),
         "q": rng.random(size=(sizes.B, dim_core)),
     }
-    # A cycle over all rows: no involution, so a gather in place of a scatter shows.
-    partner = np.roll(np.arange(sizes.B), 1)
     name = f"mir {disc} {form}" + (f" full {expansion}" if expansion else "")
-    return layer_case(name, layer, inputs, rng, partner)
+    return layer_case(name, layer, inputs, rng)
 
 
 BUILDERS: list[Builder] = [
@@ -138,6 +147,7 @@ BUILDERS: list[Builder] = [
         for w_layout in W_LAYOUTS
         for modulate_bias in (False, True)
     ),
+    _shuffle,
     *(
         partial(_mir, disc, form, expansion)
         for disc in ("mlp", "bilinear")

@@ -1,0 +1,114 @@
+"""Steps in tiles: the same losses and gradients, whatever the tiles and the threads."""
+
+import numpy as np
+import pytest
+from small import assert_close, partners, small_batch, small_model
+from strategies import generator
+
+from midpg_np.checks import dense_gradients, perturbed_params
+from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.models import MODELS
+from midpg_np.training.step import first_non_finite, training_step
+from midpg_np.training.tiles import Tiles
+from midpg_np.tree import tree_flatten
+
+N_ROWS = 13
+OPTIONS = {
+    "dpg": [{"variant": variant} for variant in ("r", "c", "rc", "non")]
+    + [{"dwm_detach_h": True}, {"dwm_inputs": "aw_only"}, {"modulate_output": True}],
+    "midpg": [{"variant": variant} for variant in ("r", "c", "rc", "non")]
+    + [{"disc_scope": "concat"}, {"disc_input": "full"}, {"disc_input": "factors"}]
+    + [{"disc": "bilinear"}, {"mi_detach_context": True}, {"form": "textbook"}]
+    + [{"mi_grad_to": to} for to in ("disc+gen", "disc")]
+    + [{"negatives": kind} for kind in ("derangement", "other_scenario")],
+}
+CASES = [(name, options) for name, several in OPTIONS.items() for options in several]
+
+
+def step(model, tiles, loss_reduce="mean", seed=1, spoil=None):
+    rng = generator(seed)
+    params, batch = perturbed_params(model, rng), small_batch(rng, N_ROWS)
+    if spoil is not None:
+        spoil(params)
+    draws = {"partner": partners(rng, N_ROWS)}
+    if getattr(model, "negatives", "") == "other_scenario":
+        draws = model.draw(rng, batch)
+    loss = CROSS_ENTROPIES["full"]
+    return training_step(model, loss, params, batch, draws, loss_reduce, tiles), params
+
+
+def assert_same(got, want):
+    assert_close(got.losses, want.losses)
+    assert_close({"logit": got.output.logit}, {"logit": want.output.logit})
+    got, want = dense_gradients(got.grads), dense_gradients(want.grads)
+    assert_close(tree_flatten(got), tree_flatten(want))
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+@pytest.mark.parametrize("rows", [1, 4, 13, 100])
+def test_tiles_add_up_to_the_batch(name, options, rows):
+    """Four rows at a time leave one over; a negative pair's partner may sit in any tile."""
+    model = small_model(name, **options)
+    assert_same(step(model, Tiles(rows))[0], step(model, None)[0])
+
+
+@pytest.mark.parametrize("rows", [4, 100])
+def test_weights_of_rows_are_those_of_the_whole_batch(rows):
+    model = small_model("midpg")
+    got, _ = step(model, Tiles(rows), "scenario_mean")
+    assert_same(got, step(model, None, "scenario_mean")[0])
+    assert not np.allclose(got.losses["ce"], step(model, None)[0].losses["ce"])
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_bit(threads):
+    model, alone, together = small_model("midpg"), Tiles(4), Tiles(4, threads)
+    for seed in range(5):  # the workspaces are used again
+        want, got = step(model, alone, seed=seed)[0], step(model, together, seed=seed)[0]
+        want_grads = tree_flatten(dense_gradients(want.grads))
+        for path, g in tree_flatten(dense_gradients(got.grads)).items():
+            assert np.array_equal(g, want_grads[path]), path
+        assert {k: float(v) for k, v in got.losses.items()} == want.losses
+
+
+def test_results_of_a_step_survive_the_next():
+    model, tiles = small_model("midpg"), Tiles(4)
+    first, _ = step(model, tiles)
+    before = {path: g.copy() for path, g in tree_flatten(dense_gradients(first.grads)).items()}
+    logit = first.output.logit.copy()
+    step(model, tiles, seed=2)
+    assert np.array_equal(first.output.logit, logit)
+    after = tree_flatten(dense_gradients(first.grads))
+    assert all(np.array_equal(after[path], g) for path, g in before.items())
+
+
+@pytest.mark.parametrize("rows", [4, 100])
+def test_what_overflows_is_still_named(rows):
+    def spoil(params):
+        params["layer_1"]["weighting"]["row_generator"]["layer_2"]["b"][0] = np.inf
+        params["layer_1"]["weighting"]["C_share"][0, 0] = 0.0  # inf times 0
+
+    with np.errstate(all="ignore"):
+        result, params = step(small_model("midpg"), Tiles(rows), spoil=spoil)
+    params["layer_1"]["weighting"]["row_generator"]["layer_2"]["b"][0] = 0.0
+    assert not np.isfinite(result.losses["loss"])
+    assert "layer_1" in first_non_finite(params, result)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not hasattr(MODELS[name], "network")])
+def test_models_whose_rows_meet_take_whole_batches(name):
+    model = small_model(name)
+    got, want = step(model, Tiles(4))[0], step(model, None)[0]
+    assert np.array_equal(got.output.logit, want.output.logit)
+    assert got.cache is not None
+
+
+def test_memory_does_not_grow_with_the_number_of_tiles():
+    """One workspace serves all tiles, so three tiles hold no more than one."""
+    model, held = small_model("dpg", form="row"), []
+    for rows in (N_ROWS, 5):
+        tiles = Tiles(rows)
+        step(model, tiles)
+        workspace = tiles._workspaces.get()
+        held.append(workspace.n_bytes)
+    assert held[1] < held[0]
