@@ -122,6 +122,7 @@ _SHARED = (
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
     zeros=lambda *args, **kwargs: FakeArray(np.zeros(*args, **kwargs)),
+    ones=lambda *args, **kwargs: FakeArray(np.ones(*args, **kwargs)),
     empty=lambda *args, **kwargs: FakeArray(np.empty(*args, **kwargs)),
     asarray=lambda data, **kwargs: (
         data if isinstance(data, FakeArray) else FakeArray(np.asarray(data, **kwargs))
