@@ -22,9 +22,10 @@ def batch_last(x: Array) -> Array:
 def product(x: Array, W: Array, like: Array | None = None, out: Array | None = None) -> Array:
     """x W, stored as ``like`` is (``like`` = x if None), or written to ``out``."""
     xp = get_xp(x=x, W=W)
+    times = xp.multiply if x.shape[1] == 1 else xp.matmul  # (B, 1) (1, O) has nothing to sum
     if is_batch_last(x if like is None else like):
-        return xp.matmul(W.T, x.T, out=None if out is None else out.T).T
-    return xp.matmul(x, W, out=out)
+        return times(W.T, x.T, out=None if out is None else out.T).T
+    return times(x, W, out=out)
 
 
 def take_rows(x: Array, ids: Array) -> Array:
@@ -37,6 +38,14 @@ def add_to(y: Array, b: Array) -> Array:
     if y.dtype != b.dtype:
         return y + b
     y += b
+    return y
+
+
+def times_to(y: Array, x: Array) -> Array:
+    """y x in the memory of y, a fresh array; elsewhere if x is wider (the complex step)."""
+    if x.dtype.kind == "c" != y.dtype.kind:
+        return y * x
+    y *= x
     return y
 
 
@@ -65,7 +74,12 @@ def affine(x: Array, W: Array, b: Array) -> tuple[Array, AffineCache]:
 
 def affine_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array, Array]:
     """Return ``dx, dW, db``."""
-    return product(dy, cache.W.T, like=cache.x), cache.x.T @ dy, dy.sum(axis=0)
+    return product(dy, cache.W.T, like=cache.x), cache.x.T @ dy, sum_rows(dy)
+
+
+def sum_rows(x: Array) -> Array:
+    """Sum over the batch, (B, d) -> (d,), as the product 1^T x: a third of the time of ``sum``."""
+    return get_xp(x).ones(x.shape[0], dtype=x.dtype) @ x
 
 
 def identity(x: Array) -> tuple[Array, None]:
@@ -126,7 +140,8 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
     Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
     analytic, so the complex step sees through it.
     """
-    y = get_xp(x).tanh(0.5 * x)
+    y = 0.5 * x
+    get_xp(x).tanh(y, out=y)
     y *= 0.5
     y += 0.5
     return y, y
@@ -134,7 +149,9 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
 
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Return ``dx``."""
-    return dy * y * (1.0 - y)
+    dx = dy * y
+    dx *= 1.0 - y
+    return dx
 
 
 def scaled_sigmoid(
@@ -247,6 +264,13 @@ class Activation(NamedTuple):
 
     forward: Callable[[Array], tuple[Array, object]]
     backward: Callable[..., Array]
+
+
+def activation_backward(activation: Activation, dy: Array, cache: Any) -> Array:
+    """Return ``dx`` where dy is a fresh array that nobody else reads: a ReLU takes its memory."""
+    if activation.backward is relu_backward:
+        return times_to(dy, cache)
+    return activation.backward(dy, cache)
 
 
 # Add your own pair here to use it as the activation of any model.

@@ -95,8 +95,8 @@ def _in_place(name):
     return call
 
 
-for _name in ("add", "sub", "mul"):
-    setattr(FakeArray, f"__i{_name}__", _in_place(f"__i{_name}__"))
+for _name in ("iadd", "isub", "imul", "itruediv"):
+    setattr(FakeArray, f"__{_name}__", _in_place(f"__{_name}__"))
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
     setattr(FakeArray, f"__{_name}__", _operator(f"__{_name}__"))
     setattr(FakeArray, f"__r{_name}__", _operator(f"__r{_name}__"))
@@ -117,12 +117,16 @@ _SHARED = (
     *("exp", "log1p", "tanh", "where", "einsum", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
     *("ones_like", "multiply", "subtract", "matmul", "broadcast_to", "asfortranarray"),
+    "result_type",
 )
 fake_xp = SimpleNamespace(
     **{name: _walled(getattr(np, name)) for name in _SHARED},
     zeros=lambda *args, **kwargs: FakeArray(np.zeros(*args, **kwargs)),
+    ones=lambda *args, **kwargs: FakeArray(np.ones(*args, **kwargs)),
     empty=lambda *args, **kwargs: FakeArray(np.empty(*args, **kwargs)),
-    asarray=lambda data: data if isinstance(data, FakeArray) else FakeArray(data),
+    asarray=lambda data, **kwargs: (
+        data if isinstance(data, FakeArray) else FakeArray(np.asarray(data, **kwargs))
+    ),
 )
 
 

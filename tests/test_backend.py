@@ -12,9 +12,12 @@ from strategies import generator, seeds
 from midpg_np.backend import (
     DeviceError,
     check_device,
+    gather_rows,
     get_xp,
+    put_rows,
     scatter_add_rows,
     segment_sum_rows,
+    sorted_positions,
     to_device,
     to_numpy,
 )
@@ -107,6 +110,70 @@ def test_rows_that_share_an_id_are_summed(seed, n, n_rows):
     target = np.ones((n_rows, 3))
     scatter_add_rows(target, ids, rows)
     np.testing.assert_allclose(target, 1.0 + want, rtol=0, atol=1e-13)
+
+
+def one_by_one(ids, rows):
+    """Add row after row to zeros, as the textbook does."""
+    unique_ids, segment = np.unique(ids, return_inverse=True)
+    sums = np.zeros((unique_ids.size, rows.shape[1]), dtype=rows.dtype)
+    np.add.at(sums, segment, rows)
+    return unique_ids, sums
+
+
+@given(
+    seed=seeds,
+    n=st.integers(0, 60),
+    width=st.integers(0, 5),
+    n_rows=st.sampled_from([1, 2, 12, 2**31, 2**33, 2**62]),
+    id_type=st.sampled_from([np.int64, np.uint16, np.int32]),
+    dtype=st.sampled_from([np.float32, np.float64, np.complex64, np.complex128]),
+)
+def test_sums_have_the_bits_of_adding_row_after_row(seed, n, width, n_rows, id_type, dtype):
+    """Ids beyond 2^31 and beyond what can be packed, zeros of both signs, tiny imaginary parts."""
+    rng = generator(seed)
+    few = rng.integers(0, min(n_rows, np.iinfo(id_type).max), size=8)
+    ids = rng.choice(few, size=n).astype(id_type)
+    rows = rng.normal(size=(n, width)) * 10.0 ** rng.integers(-9, 9, (n, 1))
+    rows = (rows * rng.choice([-0.0, 1.0, 1.0], size=rows.shape)).astype(dtype)
+    if rows.dtype.kind == "c":
+        rows += dtype(1e-20j) * rng.normal(size=rows.shape).astype(rows.real.dtype)
+    got, want = segment_sum_rows(ids, rows), one_by_one(ids, rows)
+    for mine, theirs in zip(got, want, strict=True):
+        assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
+        assert mine.tobytes() == theirs.tobytes()
+
+
+def test_sums_of_an_infinite_complex_row_stay_infinite():
+    rows = np.array([[complex(np.inf, 1.0)], [complex(1.0, 1.0)]])
+    _, sums = segment_sum_rows(np.array([3, 3]), rows)
+    assert sums[0, 0] == complex(np.inf, 2.0)
+
+
+@given(seed=seeds, n=st.integers(0, 60), top=st.sampled_from([1, 7, 2**40, 2**62]))
+def test_sorted_positions_are_those_of_a_stable_sort(seed, n, top):
+    ids = generator(seed).integers(-top, top, size=n)
+    sorted_ids, order = sorted_positions(ids)
+    np.testing.assert_array_equal(order, np.argsort(ids, kind="stable"))
+    np.testing.assert_array_equal(sorted_ids, ids[order])
+
+
+def test_gathering_refuses_an_id_beyond_the_table():
+    with pytest.raises(IndexError, match="out of bounds"):
+        gather_rows(np.zeros((3, 2)), np.array([[0, 3]]))
+    assert to_numpy(gather_rows(to_fake(np.eye(2)), to_fake([1]))).tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("make", [np.ascontiguousarray, np.asfortranarray])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_rows_are_put_where_they_belong(make, dtype):
+    table, ids = make(np.zeros((5, 3), np.float32)), np.array([4, 1])
+    rows = np.arange(12, dtype=dtype).reshape(2, 6)[:, ::2]
+    put_rows(table, ids, rows)
+    want = np.zeros((5, 3))
+    want[4], want[1] = [0, 2, 4], [6, 8, 10]
+    np.testing.assert_array_equal(table, want)
+    with pytest.raises(IndexError, match="out of bounds"):
+        put_rows(table, np.array([5]), rows[:1])
 
 
 def test_repeated_ids_by_hand():

@@ -137,6 +137,9 @@ def model_forward():
 # Where a docstring gives shapes, an example that fills them: path of the object -> arrays by name.
 EXAMPLES = {
     "backend.segment_sum_rows": segment_sum,
+    "backend.gather_rows": lambda: zeros(table=(4, 2)) | {"ids": np.array([1, 3, 1])},
+    "backend.put_rows": lambda: segment_sum() | zeros(table=(4, 2)),
+    "backend.sorted_positions": lambda: {"ids": np.array([1, 0, 1])},
     "backend.scatter_add_rows": lambda: segment_sum() | zeros(target=(4, 2)),
     "batch.Batch": lambda: Batch(*zeros(a=(7, 3), b=(7,), c=(7,)).values())._asdict(),
     "ops.affine": lambda: called(ops.affine, "y", **zeros(x=(7, 3), W=(3, 4), b=(4,))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from midpg_np.backend import Array, get_xp
+from midpg_np.ops import add_to
 
 
 class AffineSetCache(NamedTuple):
@@ -30,15 +31,17 @@ def affine_set(H: Array, W: Array, b: Array) -> tuple[Array, AffineSetCache]:
     Y : (B, N, O)
     """
     get_xp(H=H, W=W, b=b)
-    Y = (H @ _side_by_side(W)).reshape(H.shape[0], *b.shape) + b
-    return Y, AffineSetCache(H, W)
+    Y = add_to(H @ _side_by_side(W), b.reshape(-1))
+    return Y.reshape(H.shape[0], *b.shape), AffineSetCache(H, W)
 
 
 def affine_set_backward(dY: Array, cache: AffineSetCache) -> tuple[Array, Array, Array]:
     """Return ``dH, dW, db``."""
     H, W = cache
-    dH = dY.reshape(H.shape[0], -1) @ _side_by_side(W).T
-    return dH, H.T @ dY.swapaxes(0, 1), dY.sum(axis=0)
+    d_side_by_side = dY.reshape(H.shape[0], -1)
+    dH = d_side_by_side @ _side_by_side(W).T
+    dW = (H.T @ d_side_by_side).reshape(H.shape[1], *dY.shape[1:]).swapaxes(0, 1)
+    return dH, dW, dY.sum(axis=0)
 
 
 def _side_by_side(W: Array) -> Array:

@@ -69,10 +69,17 @@ class Candidates:
         parts = zip(groups.present, groups.slices, strict=True)
         return get_xp(S).concatenate([self.of_scenario(S[rows], k) for k, rows in parts])
 
-    def of_own_rows_backward(self, dS_own: Array, groups: Groups) -> Array:
-        """Return ``dS``; an expert of scenario k hears from the rows of k only."""
-        shape = (dS_own.shape[0], self.n_all, dS_own.shape[2])
-        dS = get_xp(dS_own).zeros(shape, dtype=dS_own.dtype)
+    def of_own_rows_backward(
+        self, dS_own: Array, groups: Groups, onto: Array | None = None
+    ) -> Array:
+        """Return ``dS``, or ``onto`` with dS added in place.
+
+        An expert of scenario k hears from the rows of k only.
+        """
+        dS = onto
+        if dS is None:
+            shape = (dS_own.shape[0], self.n_all, dS_own.shape[2])
+            dS = get_xp(dS_own).zeros(shape, dtype=dS_own.dtype)
         for k, rows in zip(groups.present, groups.slices, strict=True):
             self.add_to(dS[rows], k, dS_own[rows])
         return dS
@@ -92,16 +99,20 @@ def own_rows(G: Array, groups: Groups) -> Array:
 
     Shapes
     ------
-    G : (D, B, q)
-        Rows sorted by scenario.
+    G : (D, B, q) or (1, B, q)
+        Rows sorted by scenario; one stream for every scenario, or the same for all.
     g : (B, q)
     """
+    if G.shape[0] == 1:
+        return G[0]
     parts = zip(groups.present, groups.slices, strict=True)
     return get_xp(G).concatenate([G[k, rows] for k, rows in parts])
 
 
-def own_rows_backward(dg: Array, groups: Groups) -> Array:
-    """Return ``dG``, zero outside the own rows."""
+def own_rows_backward(dg: Array, groups: Groups, n_streams: int | None = None) -> Array:
+    """Return ``dG`` (n_streams, B, q), zero outside the own rows; None is D streams."""
+    if n_streams == 1:
+        return dg[None]
     dG = get_xp(dg).zeros((groups.n_scenarios, *dg.shape), dtype=dg.dtype)
     for k, rows in zip(groups.present, groups.slices, strict=True):
         dG[k, rows] = dg[rows]

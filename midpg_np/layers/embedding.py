@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, scatter_add_rows, segment_sum_rows
+from midpg_np.backend import Array, gather_rows, get_xp, scatter_add_rows, segment_sum_rows
 from midpg_np.layers.initial import EMBEDDING_STD
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.tree import Tree
@@ -73,7 +73,7 @@ class Embedding:
         """
         xp = get_xp(codes=codes, table=params["table"])
         ids = codes + xp.asarray(self.offsets)
-        E = params["table"][ids].reshape(codes.shape[0], -1)
+        E = gather_rows(params["table"], ids).reshape(codes.shape[0], -1)
         return E, EmbeddingCache(ids, self.n_rows)
 
     def backward(self, dE: Array, cache: EmbeddingCache) -> Tree:

@@ -13,7 +13,7 @@ import numpy as np
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.candidates import Candidates
-from midpg_np.layers.groups import Groups
+from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_scenario_affine
 from midpg_np.layers.mixture import MixtureCache, mixture, mixture_backward
 from midpg_np.layers.scenario_mlp import grouped_affine, grouped_affine_backward, rows_of
@@ -21,9 +21,11 @@ from midpg_np.ops import affine, affine_backward
 from midpg_np.tree import Tree
 
 
-def gate_weights(params: Tree, ids: Array | None = None) -> tuple[Array, Array]:
-    """Return W and b of a gate, or those of some scenarios; b is zero where there is none."""
-    leaves = params if ids is None else {key: leaf[ids] for key, leaf in params.items()}
+def gate_weights(params: Tree, groups: Groups | None = None) -> tuple[Array, Array]:
+    """Return W and b of a gate (with groups: those present); b is zero where there is none."""
+    leaves = params
+    if groups is not None:
+        leaves = {key: of_present(leaf, groups) for key, leaf in params.items()}
     W = leaves["W"]
     if "b" in leaves:
         return W, leaves["b"]
@@ -74,7 +76,7 @@ class OwnGate:
         S : (B, C, q)
         g : (B, q)
         """
-        W, b = gate_weights(params, groups.ids)
+        W, b = gate_weights(params, groups)
         alpha, c_affine = grouped_affine(G, W, b, groups)
         g, c_mixture = mixture(alpha, S)
         return g, GateCache(c_affine, c_mixture)
@@ -85,6 +87,13 @@ class OwnGate:
         dG, dW, db = grouped_affine_backward(d_alpha, cache.affine)
         groups = cache.affine.groups
         return dG, dS, gate_tree(rows_of(dW, groups), rows_of(db, groups), self.bias)
+
+
+class EveryGateCache(NamedTuple):
+    """Number of streams that the gates have read, D or 1, and the cache of each scenario's gate."""
+
+    n_streams: int
+    gates: tuple[GateCache, ...]
 
 
 @dataclass(frozen=True)
@@ -99,28 +108,32 @@ class EveryGate(OwnGate):
 
         Shapes
         ------
-        G : (D, B, I)
+        G : (D, B, I) or (1, B, I)
+            One stream for every scenario, or the same for all.
         S : (B, E, q)
             E = D m_k + m_s experts.
         g : (D, B, q)
         """
         W, b = gate_weights(params)
+        n_streams = G.shape[0]
         g, caches = [], []
         for k in range(self.candidates.n_scenarios):
-            alpha, c_affine = affine(G[k], W[k], b[k])
+            alpha, c_affine = affine(G[k % n_streams], W[k], b[k])
             g_k, c_mixture = mixture(alpha, self.candidates.of_scenario(S, k))
             g.append(g_k)
             caches.append(GateCache(c_affine, c_mixture))
-        return get_xp(S).stack(g), tuple(caches)
+        return get_xp(S).stack(g), EveryGateCache(n_streams, tuple(caches))
 
     def backward(self, dg: Array, cache: Any) -> tuple[Array, Array, Tree]:
         """Return ``dG, dS`` and the gradients; a shared expert hears from every gate."""
         xp, adjoints = get_xp(dg), []
-        n_rows, _, q = cache[0].mixture.S.shape
+        n_rows, _, q = cache.gates[0].mixture.S.shape
         dS = xp.zeros((n_rows, self.candidates.n_all, q), dtype=dg.dtype)
-        for k, c in enumerate(cache):
+        for k, c in enumerate(cache.gates):
             d_alpha, dS_k = mixture_backward(dg[k], c.mixture)
             self.candidates.add_to(dS, k, dS_k)
             adjoints.append(affine_backward(d_alpha, c.affine))
         dG, dW, db = (xp.stack(parts) for parts in zip(*adjoints, strict=True))
+        if cache.n_streams == 1:  # which every gate has read
+            dG = dG.sum(axis=0, keepdims=True)
         return dG, dS, gate_tree(dW, db, self.bias)

@@ -7,15 +7,17 @@ of its own and only those are asked for, the rows of each scenario with that sce
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.layers.groups import Groups
+from midpg_np.layers.affine_set import AffineSetCache, affine_set, affine_set_backward
+from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_stacked_affine
 from midpg_np.layers.scenario_mlp import rows_of
-from midpg_np.ops import ACTIVATIONS, check_activation
+from midpg_np.ops import ACTIVATIONS, activation_backward, add_to, check_activation
 from midpg_np.tree import Tree
 
 ROWS = ("all", "own")
@@ -43,16 +45,29 @@ def stacked_affine(H: Array, W: Array, b: Array) -> tuple[Array, StackedAffineCa
     A : (E, B, O)
     """
     get_xp(H=H, W=W, b=b)
-    return H @ W + b[..., None, :], StackedAffineCache(H, W)
+    if _serves_all(H):  # one product; its result, (B, E, O) in memory, is what mixtures read
+        maps = W.reshape(-1, *W.shape[-2:]), b.reshape(-1, b.shape[-1])
+        A = affine_set(H.reshape(H.shape[-2:]), *maps)[0].swapaxes(0, 1)
+        return A.reshape(*b.shape[:-1], *A.shape[1:]), StackedAffineCache(H, W)
+    return add_to(H @ W, b[..., None, :]), StackedAffineCache(H, W)
 
 
 def stacked_affine_backward(dA: Array, cache: StackedAffineCache) -> tuple[Array, Array, Array]:
     """Return ``dH, dW, db``."""
     H, W = cache
+    if _serves_all(H):
+        maps = AffineSetCache(H.reshape(H.shape[-2:]), W.reshape(-1, *W.shape[-2:]))
+        dY = dA.reshape(-1, *dA.shape[-2:]).swapaxes(0, 1)
+        dH, dW, db = affine_set_backward(dY, maps)
+        return dH.reshape(H.shape), dW.reshape(W.shape), db.reshape(*W.shape[:-2], -1)
     dH = dA @ W.swapaxes(-1, -2)
     serves_several = tuple(axis for axis, n in enumerate(H.shape[:-2]) if n == 1)
     dH = dH.sum(axis=serves_several, keepdims=True)
     return dH, H.swapaxes(-1, -2) @ dA, dA.sum(axis=-2)
+
+
+def _serves_all(H: Array) -> bool:
+    return H.size == H.shape[-2] * H.shape[-1]
 
 
 class RoutedAffineCache(NamedTuple):
@@ -77,8 +92,12 @@ def routed_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, 
     A : (E, B, O)
     """
     xp = get_xp(H=H, W=W, b=b)
-    parts = [stacked_affine(H[:, rows], W[m], b[m])[0] for m, rows in enumerate(groups.slices)]
-    return xp.concatenate(parts, axis=1), RoutedAffineCache(H, W, groups)
+    A = xp.empty((W.shape[1], H.shape[1], W.shape[3]), dtype=xp.result_type(H, W, b))
+    for m, rows in enumerate(groups.slices):
+        A_d = A[:, rows]
+        xp.matmul(H[:, rows], W[m], out=A_d)
+        A_d += b[m][:, None]
+    return A, RoutedAffineCache(H, W, groups)
 
 
 def routed_affine_backward(dA: Array, cache: RoutedAffineCache) -> tuple[Array, Array, Array]:
@@ -179,18 +198,26 @@ class Experts:
             tuple(affine_caches), tuple(pre_activations), tuple(activation_caches), groups
         )
 
-    def backward(self, dY: Array, cache: ExpertsCache) -> tuple[Array, Tree]:
-        """Return ``dH``, summed over the experts that read it, and the gradients."""
+    def backward(
+        self, dY: Array, cache: ExpertsCache, *, gives_up: bool = False
+    ) -> tuple[Array, Tree]:
+        """Return ``dH``, summed over the experts that read it, and the gradients.
+
+        ``gives_up``: the caller needs dY no more, its memory may be used.
+        """
         act, grads = ACTIVATIONS[self.activation], {}
         for i, name in reversed(list(enumerate(self.layer_names))):
-            dA = act.backward(dY, cache.activation[i])
+            is_fresh = gives_up or i < len(self.layer_names) - 1
+            step_back = partial(activation_backward, act) if is_fresh else act.backward
+            dA = step_back(dY, cache.activation[i])
             dY, grads[name] = self._affine_backward(dA, cache.affine[i])
         return dY, {name: grads[name] for name in self.layer_names}
 
     def _affine(self, params: Tree, H: Array, groups: Groups) -> tuple[Array, Any]:
         if self.rows == "all":
             return stacked_affine(H, **params)
-        return routed_affine(H, params["W"][groups.ids], params["b"][groups.ids], groups)
+        W, b = (of_present(params[key], groups) for key in ("W", "b"))
+        return routed_affine(H, W, b, groups)
 
     def _affine_backward(self, dA: Array, cache: Any) -> tuple[Array, Tree]:
         if self.rows == "all":

@@ -20,7 +20,7 @@ from midpg_np.layers.experts import ROWS, Experts, ExpertsCache
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.mlp import mlp_multiply_adds
 from midpg_np.layers.shared_gate import OwnSharedGate, SharedGate, SharedGateCache
-from midpg_np.tree import Tree
+from midpg_np.tree import Tree, tree_map
 
 SHARED_GATES = ("all", "own", "none")
 
@@ -34,12 +34,12 @@ class ExtractionCache(NamedTuple):
         Outputs of all experts that were evaluated.
     """
 
-    specific: ExpertsCache
-    shared: ExpertsCache | None
+    experts: dict[str, ExpertsCache]
     S: Array
     specific_gate: Any
     shared_gate: SharedGateCache | None
     groups: Groups
+    n_streams: int
 
 
 @dataclass(frozen=True)
@@ -120,17 +120,13 @@ class Extraction:
 
         Shapes
         ------
-        G : (D, B, I) or (B, I)
-            Streams of all scenarios, or of each row's own.
+        G : (D, B, I) or (1, B, I) or (B, I)
+            Streams of all scenarios; G_s[None], where all streams, G_s too, are the same; or the
+            stream of each row's own scenario.
         G_s : (B, I)
         """
-        parts, xp = self.parts, get_xp(G)
-        E_k, c_specific = parts["specific"].forward(params["specific"], G[..., None, :, :], groups)
-        outputs, c_shared = [E_k.reshape(-1, *E_k.shape[-2:])], None
-        if "shared" in parts:
-            E_s, c_shared = parts["shared"].forward(params["shared"], G_s[None], groups)
-            outputs.append(E_s)
-        S = xp.concatenate(outputs).swapaxes(0, 1)
+        parts = self.parts
+        S, c_experts = self._outputs(params, G, G_s, groups)
         if self._selects:
             args = own_rows(G, groups), self.candidates.of_own_rows(S, groups)
         else:
@@ -141,44 +137,107 @@ class Extraction:
             G_s_next, c_shared_gate = parts["shared_gate"].forward(
                 params["shared_gate"], G_s, S, groups
             )
-        cache = ExtractionCache(c_specific, c_shared, S, c_gate, c_shared_gate, groups)
+        cache = ExtractionCache(c_experts, S, c_gate, c_shared_gate, groups, G.shape[0])
         return (G_next, G_s_next), cache
 
     def backward(
         self, dG_next: Array, dG_s_next: Array | None, cache: ExtractionCache
     ) -> tuple[Array, Array | None, Tree]:
         """Return ``dG``, ``dG_s`` (None without a shared stream) and the gradients."""
-        parts, grads, dG_s = self.parts, {}, None
-        dG, dS, grads["specific_gate"] = parts["specific_gate"].backward(
+        parts, grads, groups = self.parts, {}, cache.groups
+        dG_s, dS = None, None
+        if "shared_gate" in parts:
+            dG_s, dS, grads["shared_gate"] = parts["shared_gate"].backward(
+                dG_s_next, cache.shared_gate
+            )
+        dG, dS_own, grads["specific_gate"] = parts["specific_gate"].backward(
             dG_next, cache.specific_gate
         )
         if self._selects:
-            dG = own_rows_backward(dG, cache.groups)
-            dS = self.candidates.of_own_rows_backward(dS, cache.groups)
-        if "shared_gate" in parts:
-            dG_s, dS_shared, grads["shared_gate"] = parts["shared_gate"].backward(
-                dG_s_next, cache.shared_gate
-            )
-            dS = dS + dS_shared
-        dE, shape = dS.swapaxes(0, 1), cache.specific.A[-1].shape
-        n_specific = dE.shape[0] - self.candidates.n_shared
-        dH, grads["specific"] = parts["specific"].backward(
-            dE[:n_specific].reshape(shape), cache.specific
-        )
-        dG = dG + dH[..., 0, :, :]
+            dG = own_rows_backward(dG, groups, cache.n_streams)
+            dS = self.candidates.of_own_rows_backward(dS_own, groups, onto=dS)
+        else:
+            dS = dS_own if dS is None else dS + dS_own
+        dG_experts, dG_s_experts, g_experts = self._outputs_backward(dS, cache)
+        if dG_s_experts is not None:
+            dG_s = dG_s_experts if dG_s is None else dG_s + dG_s_experts
+        grads |= g_experts
+        return dG + dG_experts, dG_s, {name: grads[name] for name in parts}
+
+    def _outputs(
+        self, params: Tree, G: Array, G_s: Array, groups: Groups
+    ) -> tuple[Array, dict[str, ExpertsCache]]:
+        """Return the outputs of all experts, S (B, E, q), and the caches of the experts.
+
+        Where all experts read the same, those of all scenarios and the shared ones are one stack:
+        their kernels side by side, and the rest as for shared experts.
+        """
+        parts = self.parts
+        if self._reads_one_stream(G):
+            S, c_all = self._all_experts.forward(self._join(params), G, groups)
+            return S.swapaxes(0, 1), {"all": c_all}
+        E_k, c_specific = parts["specific"].forward(params["specific"], G[..., None, :, :], groups)
+        outputs, caches = [E_k.reshape(-1, *E_k.shape[-2:])], {"specific": c_specific}
         if "shared" in parts:
-            dH_s, grads["shared"] = parts["shared"].backward(dE[n_specific:], cache.shared)
-            dG_s = dH_s[0] if dG_s is None else dG_s + dH_s[0]
-        return dG, dG_s, {name: grads[name] for name in parts}
+            E_s, caches["shared"] = parts["shared"].forward(params["shared"], G_s[None], groups)
+            outputs.append(E_s)
+        return get_xp(G).concatenate(outputs).swapaxes(0, 1), caches
+
+    def _outputs_backward(
+        self, dS: Array, cache: ExtractionCache
+    ) -> tuple[Array, Array | None, Tree]:
+        """Return what the experts send to G and to G_s (None: nothing) and their gradients."""
+        parts, dE, grads, dG_s = self.parts, dS.swapaxes(0, 1), {}, None  # dS is a fresh array
+        if "all" in cache.experts:
+            dG, g_all = self._all_experts.backward(dE, cache.experts["all"], gives_up=True)
+            return dG, None, self._cut(g_all)
+        n_specific = dE.shape[0] - self.candidates.n_shared
+        shape = cache.experts["specific"].A[-1].shape
+        dH, grads["specific"] = parts["specific"].backward(
+            dE[:n_specific].reshape(shape), cache.experts["specific"], gives_up=True
+        )
+        if "shared" in parts:
+            dH_s, grads["shared"] = parts["shared"].backward(
+                dE[n_specific:], cache.experts["shared"], gives_up=True
+            )
+            dG_s = dH_s[0]
+        return dH[..., 0, :, :], dG_s, grads
+
+    def _reads_one_stream(self, G: Array) -> bool:
+        return self.experts == "all" and G.shape[0] == 1 and self.candidates.n_scenarios > 1
+
+    @cached_property
+    def _all_experts(self) -> Experts:
+        """The experts of all scenarios and the shared ones as one stack."""
+        return Experts(self.candidates.n_all, self.dims, None, self.activation)
+
+    def _join(self, params: Tree) -> Tree:
+        """Return the parameters of all experts as one stack."""
+        layers: Tree = {}
+        for name, specific in params["specific"].items():
+            stacks = {key: [leaf.reshape(-1, *leaf.shape[2:])] for key, leaf in specific.items()}
+            if "shared" in params:
+                stacks = {key: [*s, params["shared"][name][key]] for key, s in stacks.items()}
+            layers[name] = {key: get_xp(*s).concatenate(s) for key, s in stacks.items()}
+        return layers
+
+    def _cut(self, stack: Tree) -> Tree:
+        """Undo ``_join``, for gradients and pre-activations; the experts are on the first axis."""
+        c = self.candidates
+        n_specific = c.n_scenarios * c.n_specific
+        by_scenario = tree_map(
+            lambda x: x[:n_specific].reshape(c.n_scenarios, c.n_specific, *x.shape[1:]), stack
+        )
+        shared = tree_map(lambda x: x[n_specific:], stack)
+        return {"specific": by_scenario} | ({"shared": shared} if c.n_shared else {})
 
     def kinks(self, cache: ExtractionCache) -> dict[str, Array]:
         """Pre-activations of the experts by the path of the bias that shifts them."""
-        kinks: dict[str, Array] = {}
-        for name in ("specific", "shared"):
-            if name in self.parts:
-                inner = self.parts[name].kinks(getattr(cache, name))
-                kinks |= {f"{name}.{path}": A for path, A in inner.items()}
-        return kinks
+        if "all" in cache.experts:
+            by_part = self._cut(self._all_experts.kinks(cache.experts["all"]))
+        else:
+            by_part = {name: self.parts[name].kinks(c) for name, c in cache.experts.items()}
+        return {f"{name}.{path}": A for name, inner in by_part.items() for path, A in inner.items()}
 
     @property
     def multiply_adds(self) -> int:

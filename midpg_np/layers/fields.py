@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from midpg_np.backend import Array, get_xp
+from midpg_np.ops import concat, split
 
 
 class PickedFields(NamedTuple):
-    """Which fields were taken, and the shape (B, F, k) they were taken from."""
+    """Which columns of X (B, d) were taken, as runs of neighbours, and the width d."""
 
-    fields: list[int]
-    shape: tuple[int, int, int]
+    runs: list[slice]
+    width: int
 
 
 def pick_fields(X: Array, fields: Sequence[int], n_fields: int) -> tuple[Array, PickedFields]:
-    """E_prior = [E_f for f in fields], a field at most once.
+    """E_prior = [E_f for f in fields], a field at most once; a view if they are neighbours.
 
     Backward: what was read gets its adjoint, the other fields get zero.
 
@@ -25,14 +26,23 @@ def pick_fields(X: Array, fields: Sequence[int], n_fields: int) -> tuple[Array, 
     X : (B, F*k)
     E_prior : (B, P*k)
     """
-    cache = PickedFields(list(fields), (len(X), n_fields, X.shape[1] // n_fields))
-    picked = X.reshape(cache.shape)[:, cache.fields]
-    return picked.reshape(len(X), -1), cache
+    dim = X.shape[1] // n_fields
+    runs: list[slice] = []
+    for field in fields:
+        if runs and runs[-1].stop == field * dim:
+            runs[-1] = slice(runs[-1].start, (field + 1) * dim)
+        else:
+            runs.append(slice(field * dim, (field + 1) * dim))
+    cache = PickedFields(runs, X.shape[1])
+    return X[:, runs[0]] if len(runs) == 1 else concat([X[:, run] for run in runs])[0], cache
 
 
-def pick_fields_backward(dE_prior: Array, cache: PickedFields) -> Array:
-    """Return ``dX``."""
-    n_rows, n_fields, dim = cache.shape
-    dX = get_xp(dE_prior=dE_prior).zeros(cache.shape, dtype=dE_prior.dtype)
-    dX[:, cache.fields] = dE_prior.reshape(n_rows, -1, dim)
-    return dX.reshape(n_rows, n_fields * dim)
+def pick_fields_backward(dE_prior: Array, cache: PickedFields, onto: Array | None = None) -> Array:
+    """Return ``dX``, or ``onto`` with dX added in place."""
+    dX = onto
+    if dX is None:
+        dX = get_xp(dE_prior).zeros((len(dE_prior), cache.width), dtype=dE_prior.dtype)
+    widths = [run.stop - run.start for run in cache.runs]
+    for run, part in zip(cache.runs, split(dE_prior, widths)[0], strict=True):
+        dX[:, run] += part
+    return dX

@@ -7,26 +7,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array
+from midpg_np.backend import Array, get_xp
 from midpg_np.layers.blocks import BLOCK_FORMS, block_form
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_affine, init_scenario_affine
-from midpg_np.ops import AffineCache, affine, relu, relu_backward, sigmoid
+from midpg_np.ops import AffineCache, affine, relu, relu_backward, sum_rows
 from midpg_np.tree import Tree
 
 
 def scaled_sigmoid(x: Array, gamma: float) -> tuple[Array, Array]:
-    """delta = gamma sigmoid(x), in (0, gamma).
+    """delta = gamma sigmoid(x) = gamma / 2 (1 + tanh(x / 2)), in (0, gamma).
 
     Backward (equations.md 2.3): dx = d_delta delta (1 - delta / gamma).
     """
-    delta = gamma * sigmoid(x)[0]
+    delta = 0.5 * x
+    get_xp(x).tanh(delta, out=delta)
+    delta *= 0.5 * gamma
+    delta += 0.5 * gamma
     return delta, delta
 
 
 def scaled_sigmoid_backward(d_delta: Array, delta: Array, gamma: float) -> Array:
     """Return ``dx``."""
-    return d_delta * delta * (1.0 - delta / gamma)
+    dx = d_delta * delta
+    rest = delta / -gamma
+    rest += 1.0
+    dx *= rest
+    return dx
 
 
 class GateCache(NamedTuple):
@@ -125,7 +132,7 @@ class Gate:
         U, W = cache.layer_1
         dU = dA @ W[: self.dim_live].T
         return dU, {
-            "layer_1": {"W": U.T @ dA, "b": dA.sum(axis=0)},
+            "layer_1": {"W": U.T @ dA, "b": sum_rows(dA)},
             "layer_2": {"W": dW_2, "b": db_2},
         }
 

@@ -16,7 +16,7 @@ from midpg_np.layers.gate import Gate, GateCache
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.mlp import mlp_multiply_adds
-from midpg_np.ops import ACTIVATIONS, check_activation
+from midpg_np.ops import ACTIVATIONS, activation_backward, add_to, check_activation, times_to
 from midpg_np.tree import Tree
 
 GATE_AT = ("hidden_output", "layer_input")
@@ -162,15 +162,17 @@ class GatedTower:
         act, form = ACTIVATIONS[self.activation], block_form(self.n_towers, self.form)
         grads, dU, dR = {}, None, dy
         for i, name in reversed(list(enumerate(self.layer_names))):
-            dA = dR if name == self.layer_names[-1] else act.backward(dR, cache.activation[i])
+            dA = dR
+            if name != self.layer_names[-1]:
+                dA = activation_backward(act, dR, cache.activation[i])
             dH, dW, db = form.backward(dA, cache.affine[i])
             grads[name] = {"W": dW, "b": db}
             dR = dH
             if (gate := f"gate_{i}") in self.gates:
                 c_gate = cache.gates[gate]
-                dR = dH * c_gate.delta
                 dU_gate, grads[gate] = self.gates[gate].backward(dH * cache.R[i], c_gate)
-                dU = dU_gate if dU is None else dU + dU_gate
+                dR = times_to(dH, c_gate.delta)
+                dU = dU_gate if dU is None else add_to(dU, dU_gate)
         return dR, dU, {name: grads[name] for name in (*self.layer_names, *self.gates)}
 
     def kinks(self, cache: GatedTowerCache) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from midpg_np.layers.low_rank import (
     multiply_out_backward,
 )
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
-from midpg_np.ops import Pair
+from midpg_np.ops import Pair, add_to, sum_rows
 from midpg_np.tree import Tree
 
 
@@ -164,15 +164,14 @@ class LowRankLayer:
             b, c_bias = self.bias_generator.forward(params["bias_generator"], z)
         else:
             b, c_bias = params["b"], None
-        A = product + b
+        A = add_to(product, b)
         return A, LowRankLayerCache(factors, c_generator, S, c_product, c_bias, A)
 
     def backward(self, dA: Array, cache: LowRankLayerCache) -> tuple[Array, Array, Tree]:
         """Return ``dH``, ``dz`` and the gradients (equations.md 9.3)."""
         g_bias: Tree = {}
-        dz_bias: Array = 0.0
         if cache.bias is None:
-            g_bias["b"] = dA.sum(axis=0)
+            g_bias["b"] = sum_rows(dA)
         else:
             dz_bias, g_bias["bias_generator"] = self.bias_generator.backward(dA, cache.bias)
         dH, dU, dV, dS = self._form.backward(dA, cache.product)
@@ -184,7 +183,9 @@ class LowRankLayer:
             else:
                 d_left, d_right = multiply_out_backward(gradient, cache.factors[name])
                 grads |= {f"{name}_left": d_left, f"{name}_right": d_right}
-        return dH, dz + dz_bias, grads | {"generator": g_generator} | g_bias
+        if cache.bias is not None:
+            dz = dz + dz_bias
+        return dH, dz, grads | {"generator": g_generator} | g_bias
 
     def kinks(self, cache: LowRankLayerCache) -> dict[str, Array]:
         """Pre-activations inside the generators, by the path of the bias that shifts them."""

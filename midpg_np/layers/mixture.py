@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.ops import softmax, softmax_backward
+from midpg_np.ops import batch_last, softmax, softmax_backward
 
 
 class MixtureCache(NamedTuple):
@@ -27,7 +27,7 @@ def mixture(alpha: Array, S: Array) -> tuple[Array, MixtureCache]:
     S : (B, E, q)
     g : (B, q)
     """
-    w, _ = softmax(alpha)
+    w, _ = softmax(batch_last(alpha))  # E is short, and B is long
     g = get_xp(alpha=alpha, S=S).einsum("be,beq->bq", w, S)
     return g, MixtureCache(w, S)
 
@@ -35,5 +35,7 @@ def mixture(alpha: Array, S: Array) -> tuple[Array, MixtureCache]:
 def mixture_backward(dg: Array, cache: MixtureCache) -> tuple[Array, Array]:
     """Return ``d_alpha, dS``."""
     w, S = cache
-    dw = get_xp(dg=dg, S=S).einsum("bq,beq->be", dg, S)
-    return softmax_backward(dw, w), w[:, :, None] * dg[:, None, :]
+    xp = get_xp(dg=dg, S=S)
+    dw = xp.einsum("bq,beq->be", dg, S)
+    # From the copy, in the order of its axes, dS comes out in the order of its own.
+    return softmax_backward(batch_last(dw), w), xp.einsum("be,bq->beq", w.copy(), dg)

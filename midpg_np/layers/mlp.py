@@ -15,6 +15,7 @@ from midpg_np.layers.initial import init_affine
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
+    activation_backward,
     affine,
     affine_backward,
     check_activation,
@@ -98,7 +99,7 @@ class MLP:
             dH, dW, db = affine_backward(dA, cache.affine[i])
             grads[self.layer_names[i]] = {"W": dW, "b": db}
             if i > 0:
-                dA = activation.backward(dH, cache.activation[i - 1])
+                dA = activation_backward(activation, dH, cache.activation[i - 1])
         return dH, {name: grads[name] for name in self.layer_names}
 
     def kinks(self, cache: MLPCache) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from midpg_np.layers.dwm import DynamicWeighting, WeightingCache
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.modulated import FORMS, cheaper_form
 from midpg_np.layers.repeat import REPEAT_MODES, merge_axis, split_axis
-from midpg_np.ops import Pair, add_to
+from midpg_np.ops import Pair, add_to, sum_rows
 from midpg_np.tree import Tree
 from midpg_np.workspace import Workspace
 
@@ -185,5 +185,5 @@ class ModulatedLayer:
             db, dQ_bias = modulated_bias_backward(dA, cache.bias)
             dQ = dQ + dQ_bias
         else:
-            db = dA.sum(axis=0)
+            db = sum_rows(dA)
         return dH, self.as_in_out(dQ), {"W": self.as_in_out(dW), "b": db}

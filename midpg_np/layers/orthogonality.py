@@ -61,19 +61,29 @@ class Orthogonality:
         """
         G_hat, norm = G, None
         if self.orth_on == "cosine":
-            norm = get_xp(G=G).sqrt((G * G).sum(axis=-1, keepdims=True) + self.eps)
+            norm = get_xp(G=G).sqrt(_row_products(G, G) + self.eps)
             G_hat = G / norm
-        O = (G_hat @ G_hat.swapaxes(-1, -2)) * _is_pair(G)  # noqa: E741
+        # The copy keeps NumPy from a routine for X X^T that is slow on matrices this small.
+        O = G_hat @ G_hat.copy().swapaxes(-1, -2)  # noqa: E741
+        O *= _is_pair(G)  # noqa: E741
         return (O * O).sum() / _n_pairs(G), OrthogonalityCache(G_hat, norm, O)
 
     def backward(self, d_loss: Array, cache: OrthogonalityCache) -> Array:
         """Return ``dG``."""
         G_hat, norm, O = cache  # noqa: E741
         # Twice for the square and twice for the symmetry: (k, j) and (j, k) hold the same product.
-        dG_hat = (O @ G_hat) * (4.0 * d_loss / _n_pairs(G_hat))
+        dG_hat = O @ G_hat
+        dG_hat *= 4.0 * d_loss / _n_pairs(G_hat)
         if norm is None:
             return dG_hat
-        return (dG_hat - G_hat * (G_hat * dG_hat).sum(axis=-1, keepdims=True)) / norm
+        dG_hat -= G_hat * _row_products(G_hat, dG_hat)
+        dG_hat /= norm
+        return dG_hat
+
+
+def _row_products(x: Array, y: Array) -> Array:
+    """Products <x, y> along the last axis, which stays with length 1."""
+    return get_xp(x=x, y=y).einsum("...q,...q->...", x, y)[..., None]
 
 
 def _is_pair(G: Array) -> Array:

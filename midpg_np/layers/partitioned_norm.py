@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.layers.groups import Groups, group_mean, group_sum, spread
+from midpg_np.layers.groups import Groups, group_mean, group_share, group_sum, of_present, spread
 from midpg_np.layers.initial import EMBEDDING_STD
 from midpg_np.layers.scenario_mlp import rows_of
+from midpg_np.ops import add_to
 from midpg_np.tree import Tree
 
 STATISTICS = ("mean", "variance")  # keys of the moving statistics; they have no gradient
@@ -103,8 +104,10 @@ class PartitionedNorm:
         """
         xp = get_xp(X=X, gamma=params["gamma"])
         gamma, beta = params["gamma"], params["beta"]
-        gamma_d, beta_d = (params[f"scenario_{key}"][groups.ids] for key in ("gamma", "beta"))
-        mu, nu = (params[key][groups.ids] for key in STATISTICS)
+        gamma_d, beta_d = (
+            of_present(params[f"scenario_{key}"], groups) for key in ("gamma", "beta")
+        )
+        mu, nu = (of_present(params[key], groups) for key in STATISTICS)
         from_batch = xp.asarray([is_training and n_d >= 2 for n_d in groups.counts])
         is_own = from_batch[:, None]
         if is_training:
@@ -114,27 +117,28 @@ class PartitionedNorm:
             nu = xp.where(is_own, group_mean(deviation * deviation, groups), nu)
         inverse_std = 1.0 / xp.sqrt(nu + self.eps)
         X_hat = deviation * spread(inverse_std, groups)
-        V = spread(gamma * gamma_d, groups) * X_hat + spread(beta + beta_d, groups)
+        V = add_to(X_hat * spread(gamma * gamma_d, groups), spread(beta + beta_d, groups))
         cache = PartitionedNormCache(mu, nu, from_batch, inverse_std, X_hat, gamma, gamma_d, groups)
         return V, cache
 
     def backward(self, dV: Array, cache: PartitionedNormCache) -> tuple[Array, Tree]:
         """Return ``dX`` and the gradients (equations.md 6.3); moving statistics have none."""
-        groups, X_hat, is_own = cache.groups, cache.X_hat, cache.from_batch[:, None]
+        groups, X_hat, gamma_d = cache.groups, cache.X_hat, cache.gamma_d
         d_scale = group_sum(dV * X_hat, groups)  # of gamma gamma_d
         d_shift = group_sum(dV, groups)  # of beta + beta_d
-        dX_hat = dV * spread(cache.gamma * cache.gamma_d, groups)
-        # What goes back through mu and nu, to every row that they were computed from.
-        through_mu = is_own * group_mean(dX_hat, groups)
-        through_nu = is_own * group_mean(dX_hat * X_hat, groups)
-        d_deviation = dX_hat - spread(through_mu, groups) - X_hat * spread(through_nu, groups)
+        # dX_hat = dV gamma gamma_d; each row also gets the mean of what went through mu and nu.
+        slope = cache.inverse_std * cache.gamma * gamma_d
+        share = slope * group_share(groups, like=slope) * cache.from_batch[:, None]
+        dX = dV * spread(slope, groups)
+        dX -= spread(share * d_shift, groups)
+        dX -= X_hat * spread(share * d_scale, groups)
         grads = {
-            "gamma": (d_scale * cache.gamma_d).sum(axis=0),
+            "gamma": (d_scale * gamma_d).sum(axis=0),
             "beta": d_shift.sum(axis=0),
             "scenario_gamma": rows_of(d_scale * cache.gamma, groups),
             "scenario_beta": rows_of(d_shift, groups),
         }
-        return d_deviation * spread(cache.inverse_std, groups), grads
+        return dX, grads
 
     def advance(self, params: Tree, cache: PartitionedNormCache) -> Tree:
         """Move the statistics of the scenarios that were normalised by their own rows.

@@ -10,7 +10,7 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.layers.initial import init_affine
 from midpg_np.layers.pruner import Pruner, PrunerCache, Stop
-from midpg_np.ops import AffineCache, affine, affine_backward, concat, concat_backward
+from midpg_np.ops import AffineCache, add_to, affine, affine_backward, concat, concat_backward
 from midpg_np.tree import Tree
 
 
@@ -115,10 +115,10 @@ class PrunedLayer:
         dH_pruned, dW, db = affine_backward(dA, cache.affine)
         dH, d_pi = prune_last_backward(dH_pruned, cache.pruned)
         if d_pi_extra is not None:
-            d_pi = d_pi + d_pi_extra
+            d_pi = add_to(d_pi, d_pi_extra)
         dU, g_pruner = self.pruner.backward(d_pi, cache.pruner)
         dE_aw, dU_h = concat_backward(dU, (self.dim_aware, self.dim_in))
-        return dH + dU_h, dE_aw, {"W": dW, "b": db, "pruner": g_pruner}
+        return add_to(dH, dU_h), dE_aw, {"W": dW, "b": db, "pruner": g_pruner}
 
     def kinks(self, cache: PrunedLayerCache) -> dict[str, Array]:
         """Distances of the pruner from its threshold, by the path of the bias."""

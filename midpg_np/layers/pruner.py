@@ -16,7 +16,14 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.layers.initial import init_affine
-from midpg_np.ops import AffineCache, affine, affine_backward, sigmoid, sigmoid_backward
+from midpg_np.ops import (
+    AffineCache,
+    affine,
+    affine_backward,
+    sigmoid,
+    sigmoid_backward,
+    times_to,
+)
 from midpg_np.tree import Tree
 
 PRUNE_FORMS = ("fusion", "scaling", "binarization")
@@ -129,10 +136,13 @@ class Pruner:
         return pi, PrunerCache(c_affine, v_in, alpha, y, is_kept, slope)
 
     def _threshold(self, v: Array, is_kept: Array, sg: Stop) -> tuple[Array, Any]:
-        """Return pi and its slope: the derivative by v that the chosen gradient claims."""
+        """Return pi and its slope: the derivative by v that the chosen gradient claims.
+
+        ``v`` is given up: pi may lie in its memory.
+        """
         if self.prune == "fusion":
             if self.fusion_grad == "exact":
-                return v * is_kept, is_kept
+                return times_to(v, is_kept), is_kept
             return v + sg("hard", v * is_kept - v), 1.0
         if self.binarize_grad == "ste":
             return v + sg("hard", is_kept - v), 1.0
@@ -140,8 +150,9 @@ class Pruner:
 
     def backward(self, d_pi: Array, cache: PrunerCache) -> tuple[Array, Tree]:
         """Return ``dU`` and the gradients of kernel and bias."""
-        dv = d_pi * cache.slope
-        dv_in = sigmoid_backward(dv * self.gain, cache.y) * cache.alpha
+        dv_in = sigmoid_backward(d_pi, cache.y)
+        dv_in *= cache.slope
+        dv_in *= self.gain * cache.alpha
         dU, dW, db = affine_backward(dv_in, cache.affine)
         return dU, {"W": dW, "b": db}
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.layers.groups import Groups
+from midpg_np.layers.groups import Groups, group_sum, of_present
 from midpg_np.layers.initial import init_scenario_affine
 from midpg_np.layers.row_gradient import RowGradient
-from midpg_np.ops import ACTIVATIONS, Pair, check_activation
+from midpg_np.ops import ACTIVATIONS, Pair, activation_backward, check_activation
 from midpg_np.tree import Tree
 
 
@@ -45,18 +45,25 @@ def grouped_affine(
     A : (B, O)
     """
     xp = get_xp(H=H, W=W, b=b)
-    A = xp.concatenate([H[rows] @ W[m] + b[m] for m, rows in enumerate(groups.slices)])
+    A = xp.empty((H.shape[0], W.shape[2]), dtype=xp.result_type(H, W, b))
+    for m, rows in enumerate(groups.slices):
+        A_d = A[rows]
+        xp.matmul(H[rows], W[m], out=A_d)
+        A_d += b[m]
     return A, GroupedAffineCache(H, W, groups)
 
 
 def grouped_affine_backward(dA: Array, cache: GroupedAffineCache) -> tuple[Array, Array, Array]:
     """Return ``dH, dW, db``."""
-    xp = get_xp(dA=dA, H=cache.H)
-    slices = cache.groups.slices
-    dH = xp.concatenate([dA[rows] @ cache.W[m].T for m, rows in enumerate(slices)])
-    dW = xp.stack([cache.H[rows].T @ dA[rows] for rows in slices])
-    db = xp.stack([dA[rows].sum(axis=0) for rows in slices])
-    return dH, dW, db
+    H, W, groups = cache
+    xp = get_xp(dA=dA, H=H)
+    dtype = xp.result_type(dA, H, W)
+    dH, dW = xp.empty(H.shape, dtype=dtype), xp.empty(W.shape, dtype=dtype)
+    for m, rows in enumerate(groups.slices):
+        dA_d = dA[rows]
+        xp.matmul(dA_d, W[m].T, out=dH[rows])
+        xp.matmul(H[rows].T, dA_d, out=dW[m])
+    return dH, dW, group_sum(dA, groups)
 
 
 class RowAffineCache(NamedTuple):
@@ -146,7 +153,7 @@ class ScenarioMLP:
         act = ACTIVATIONS[self.activation]
         affine_caches, pre_activations, activation_caches = [], [], []
         for name in self.layer_names:
-            W, b = (params[name][key][groups.ids] for key in ("W", "b"))
+            W, b = (of_present(params[name][key], groups) for key in ("W", "b"))
             H, c_affine = AFFINE_FORMS[self.form].forward(H, W, b, groups)
             affine_caches.append(c_affine)
             pre_activations.append(H)
@@ -162,7 +169,7 @@ class ScenarioMLP:
         act, grads = ACTIVATIONS[self.activation], {}
         for i, name in reversed(list(enumerate(self.layer_names))):
             if name != self.layer_names[-1]:
-                dy = act.backward(dy, cache.activation[i])
+                dy = activation_backward(act, dy, cache.activation[i])
             dy, dW, db = AFFINE_FORMS[self.form].backward(dy, cache.affine[i])
             grads[name] = {"W": rows_of(dW, cache.groups), "b": rows_of(db, cache.groups)}
         return dy, {name: grads[name] for name in self.layer_names}

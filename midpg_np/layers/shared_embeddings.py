@@ -9,6 +9,7 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.layers.affine_set import affine_set, affine_set_backward
+from midpg_np.layers.groups import of_present
 from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.mixture import mixture, mixture_backward
 from midpg_np.layers.orthogonality import Orthogonality, OrthogonalityCache
@@ -106,7 +107,7 @@ class SharedEmbeddings:
             alpha, c_gate = affine(c, **params["attention"])
             m, combined = mixture(alpha, G)
         else:
-            m, combined = grouped_affine(E, A[groups.ids], a[groups.ids], groups)
+            m, combined = grouped_affine(E, of_present(A, groups), of_present(a, groups), groups)
         if with_loss:
             loss, c_loss = self.orthogonality.forward(G)
         return m, loss, SharedCache(c_set, c_gate, combined, c_loss, groups)
@@ -119,7 +120,7 @@ class SharedEmbeddings:
             d_alpha, dG = mixture_backward(dm, cache.combined)
             dc, dW, db = affine_backward(d_alpha, cache.gate)
             if cache.orthogonality is not None:
-                dG = dG + self.orthogonality.backward(d_loss, cache.orthogonality)
+                dG += self.orthogonality.backward(d_loss, cache.orthogonality)
             dE, dA, da = affine_set_backward(dG, cache.embeddings)
             return dc, dE, {"A": dA, "a": da, "attention": {"W": dW, "b": db}}
         dE, *own = grouped_affine_backward(dm, cache.combined)

@@ -124,7 +124,7 @@ class OwnSharedGate(SharedGate):
             C = m_k + m_s candidates.
         g : (B, q)
         """
-        W, b = gate_weights(params["specific"], groups.ids)
+        W, b = gate_weights(params["specific"], groups)
         alpha_k, c_specific = grouped_affine(G, W, b, groups)
         alpha_s, c_shared = affine(G, *gate_weights(params["shared"]))
         g, c_mixture = mixture(concat([alpha_k, alpha_s])[0], S)

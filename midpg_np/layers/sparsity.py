@@ -83,7 +83,10 @@ class Sparsity:
         return (weight * distance).mean(), SparsityCache(pi.shape, r, distance, weight, is_above)
 
     def backward(self, d_loss: Any, cache: SparsityCache) -> Array:
-        """Return ``d_pi``: the same for every factor of a group, also for factors of 0."""
+        """Return ``d_pi``: the same for every factor of a group, also for factors of 0.
+
+        It is a view that stores one number per group.
+        """
         xp = get_xp(cache.r)
         n_groups, n_members = cache.r.shape[0], cache.shape[0] * cache.shape[1] // cache.r.shape[0]
         d_product = d_loss / n_groups
@@ -91,4 +94,4 @@ class Sparsity:
         d_distance = d_product * cache.weight * (1.0 if self.lambda_detach else 2.0)
         dr = xp.where(cache.is_above, d_distance, -d_distance)
         d_mean = -dr / n_members
-        return xp.repeat(d_mean, n_members).reshape(cache.shape)
+        return xp.broadcast_to(d_mean[:, None], cache.shape)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array
-from midpg_np.layers.groups import Groups
+from midpg_np.backend import Array, get_xp
+from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.scenario_mlp import AFFINE_FORMS, rows_of
-from midpg_np.ops import ACTIVATIONS, check_activation
+from midpg_np.ops import ACTIVATIONS, activation_backward, check_activation, times_to
 from midpg_np.tree import Tree
 
 SPECIFIC_INITS = ("ones", "glorot")
@@ -51,8 +51,8 @@ def star_affine_backward(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Return ``dH, dW, db, dW_d, db_d`` (equations.md 6.3)."""
     dH, dW_star, db_star = AFFINE_FORMS[cache.form].backward(dA, cache.affine)
-    dW = (dW_star * cache.W_d).sum(axis=0)
-    return dH, dW, db_star.sum(axis=0), dW_star * cache.W, db_star
+    dW = get_xp(dW_star).einsum("mio,mio->io", dW_star, cache.W_d)
+    return dH, dW, db_star.sum(axis=0), times_to(dW_star, cache.W), db_star
 
 
 class StarMLPCache(NamedTuple):
@@ -126,7 +126,7 @@ class StarMLP:
         affine_caches, pre_activations, activation_caches = [], [], []
         for name in self.layer_names:
             W, b = (params[name]["shared"][key] for key in ("W", "b"))
-            W_d, b_d = (params[name]["scenario"][key][groups.ids] for key in ("W", "b"))
+            W_d, b_d = (of_present(params[name]["scenario"][key], groups) for key in ("W", "b"))
             H, c_affine = star_affine(H, W, b, W_d, b_d, groups, self.form)
             affine_caches.append(c_affine)
             pre_activations.append(H)
@@ -142,7 +142,7 @@ class StarMLP:
         act, grads = ACTIVATIONS[self.activation], {}
         for i, name in reversed(list(enumerate(self.layer_names))):
             if name != self.layer_names[-1]:
-                dy = act.backward(dy, cache.activation[i])
+                dy = activation_backward(act, dy, cache.activation[i])
             dy, dW, db, dW_d, db_d = star_affine_backward(dy, cache.affine[i])
             scenario = {"W": rows_of(dW_d, cache.groups), "b": rows_of(db_d, cache.groups)}
             grads[name] = {"shared": {"W": dW, "b": db}, "scenario": scenario}

@@ -24,10 +24,10 @@ from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
+    activation_backward,
     affine,
     affine_backward,
     check_activation,
-    concat,
 )
 from midpg_np.tree import Tree, tree_set, tree_size
 
@@ -293,7 +293,7 @@ class AdaSparse:
         grads: Tree = {}
         dH, dE_aw = d_output.logit[:, None], None
         for name in reversed(self.shapes):
-            dA = self._activation(name).backward(dH, cache.activations[name])
+            dA = activation_backward(self._activation(name), dH, cache.activations[name])
             if name in self.layers:
                 d_pi = self._regulariser_backward(name, d_output, cache)
                 dH, dE_part, grads[name] = self.layers[name].backward(dA, cache.layers[name], d_pi)
@@ -301,8 +301,8 @@ class AdaSparse:
             else:
                 dH, dW, db = affine_backward(dA, cache.layers[name].affine)
                 grads[name] = {"W": dW, "b": db}
-        dX, _ = concat([dH[:, : self.dim_aware] + dE_aw, dH[:, self.dim_aware :]])
-        g_embedding = {"embedding": self.embedding.backward(dX, cache.embedding)}
+        dH[:, : self.dim_aware] += dE_aw
+        g_embedding = {"embedding": self.embedding.backward(dH, cache.embedding)}
         return g_embedding | {name: grads[name] for name in self.shapes}
 
     def _regulariser_backward(

@@ -19,6 +19,7 @@ from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
+    activation_backward,
     affine,
     affine_backward,
     check_activation,
@@ -198,12 +199,13 @@ class APG:
         grads: Tree = {}
         dE_aw: Array = 0.0
         for name in reversed(self.layers):
-            dA = ACTIVATIONS[self.activation].backward(dH, cache.activations[name])
+            act = ACTIVATIONS[self.activation]
+            dA = activation_backward(act, dH, cache.activations[name])
             dH, dz, grads[name] = self.layers[name].backward(dA, cache.layers[name])
             dE_part, dH = self._condition_backward(dz, dH)
             dE_aw = dE_aw + dE_part
-        dX, _ = concat([dH[:, : self.dim_aware] + dE_aw, dH[:, self.dim_aware :]])
-        g_embedding = self.embedding.backward(dX, cache.embedding)
+        dH[:, : self.dim_aware] += dE_aw
+        g_embedding = self.embedding.backward(dH, cache.embedding)
         return {"embedding": g_embedding} | {k: grads[k] for k in self.layers} | {"head": g_head}
 
     def _condition(self, E_aw: Array, H: Array) -> Array:

@@ -214,7 +214,9 @@ class PEPNet:
         X, c_embedding = self.embedding.forward(params["embedding"], codes)
         E_dom, E = X[:, : self.dim_aware], X[:, self.start :]
         delta, c_epnet = self.epnet.forward(params["epnet"], concat([E_dom, sg("E", E)])[0])
-        O, _ = concat([X[:, : self.start], delta * E])  # noqa: E741
+        O = delta * E  # noqa: E741
+        if self.start:
+            O, _ = concat([X[:, : self.start], O])  # noqa: E741
         E_prior, c_prior = pick_fields(X, self.priors, len(self.vocab_sizes))
         U, _ = concat([E_prior, sg("O", O)])
         z, c_ppnet = self.ppnet.forward(params["ppnet"], O, U, groups)
@@ -233,12 +235,12 @@ class PEPNet:
         if groups is not None:
             dz = dz[groups.order]
         dO, dE_prior, g_ppnet = self.ppnet.backward(dz[:, None], cache.ppnet)
-        dX = pick_fields_backward(dE_prior, cache.prior)
         d_delta = dO[:, self.start :] * cache.E
-        dE = dO[:, self.start :] * cache.epnet.delta
         dE_dom, g_epnet = self.epnet.backward(d_delta, cache.epnet)
-        dX = dX + concat([dO[:, : self.start], dE])[0]
-        dX, _ = concat([dX[:, : self.dim_aware] + dE_dom, dX[:, self.dim_aware :]])
+        dX = dO
+        dX[:, self.start :] *= cache.epnet.delta
+        pick_fields_backward(dE_prior, cache.prior, onto=dX)
+        dX[:, : self.dim_aware] += dE_dom
         g_embedding = self.embedding.backward(dX, cache.embedding)
         return {"embedding": g_embedding, "epnet": g_epnet, "ppnet": g_ppnet}
 

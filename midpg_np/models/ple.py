@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array
 from midpg_np.batch import Batch
 from midpg_np.layers.candidates import Candidates, own_rows, own_rows_backward
 from midpg_np.layers.embedding import Embedding, EmbeddingCache
@@ -174,7 +174,8 @@ class PLE:
         groups = group_rows(batch.scenario, self.n_scenarios)
         X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
         G_s = X[groups.order]
-        G, caches = self._all_streams("level_1", G_s), {}
+        # G^{k,0} = X for every k: one stream in the place of all.
+        G, caches = G_s if self.levels["level_1"].experts == "own" else G_s[None], {}
         for name, level in self.levels.items():
             (G, G_s), caches[name] = level.forward(params[name], G, G_s, groups)
         if self.form == "textbook":
@@ -183,23 +184,17 @@ class PLE:
         cache = PLECache(c_embedding, groups, caches, c_tower, {})
         return ModelOutput(z[groups.place, 0], {}), cache
 
-    def _all_streams(self, name: str, X: Array) -> Array:
-        """G^{k,0} = X for every k, if the level reads the streams of all scenarios."""
-        if self.levels[name].experts == "own":
-            return X
-        return get_xp(X).broadcast_to(X, (self.n_scenarios, *X.shape))
-
     def backward(self, d_output: ModelOutput, cache: PLECache) -> Tree:
         """Return the gradient of every parameter."""
         groups, grads = cache.groups, {}
         dz = d_output.logit[groups.order][:, None]
         dG, grads["tower"] = self.tower.backward(dz, cache.tower)
         if self.form == "textbook":
-            dG = own_rows_backward(dG, groups)
+            dG = own_rows_backward(dG, groups, self.n_scenarios)
         dG_s = None
         for name, level in reversed(self.levels.items()):
             dG, dG_s, grads[name] = level.backward(dG, dG_s, cache.levels[name])
-        dX = dG if self.levels["level_1"].experts == "own" else dG.sum(axis=0)
+        dX = dG if self.levels["level_1"].experts == "own" else dG[0]
         if dG_s is not None:
             dX = dX + dG_s
         g_embedding = self.embedding.backward(dX[groups.place], cache.embedding)

@@ -13,6 +13,7 @@ e_t = eps sqrt(1 - beta2^t) (everyone else: epsilon after the bias correction).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +22,7 @@ from midpg_np.backend import Array, get_xp
 
 # Elements per pass: parameter, moments, gradient and scratch of a block stay in the second-level
 # cache, which makes the step three times as fast on large tables.
-BLOCK = 16384
+BLOCK = 32768
 FLUSH_EVERY = 64
 
 
@@ -54,6 +55,36 @@ def corrections(
     while n_steps < min(step, saturation):
         n_steps *= 2
     return _corrections(lr, beta1, beta2, eps, eps_mode, n_steps)
+
+
+@dataclass(frozen=True)
+class StepSizes:
+    """beta1, beta2, and a_t and e_t by step t."""
+
+    beta1: float
+    beta2: float
+    a: np.ndarray
+    e: np.ndarray
+
+    def at(self, step: int) -> tuple[float, float]:
+        """Return a_t and e_t of one step."""
+        t = min(step, len(self.a) - 1)
+        return float(self.a[t]), float(self.e[t])
+
+    def of(self, steps: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Return a_t and e_t of many steps, any shape, rounded to ``dtype`` as scalars are."""
+        t = np.minimum(steps, len(self.a) - 1)
+        return self.a[t].astype(dtype), self.e[t].astype(dtype)
+
+
+def accumulate(m: Array, v: Array, g: Array, sizes: StepSizes, scratch: Array) -> None:
+    """Add a gradient to moments that have decayed, in place."""
+    xp = get_xp(m=m, v=v, g=g)
+    xp.multiply(g, 1.0 - sizes.beta1, out=scratch)
+    m += scratch
+    xp.multiply(g, g, out=scratch)
+    scratch *= 1.0 - sizes.beta2
+    v += scratch
 
 
 def displace(m: Array, v: Array, a: float | Array, e: float | Array, out: Array) -> None:

@@ -59,7 +59,7 @@ class TrainConfig:
     ce: str = "full"
     loss_reduce: str = "mean"
     eps_mode: str = "corrected"
-    table_mode: str = "table"
+    table_mode: str = "auto"
     dtype: str = "float32"
     device: str = "cpu"
     tile_rows: int = 512

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from midpg_np.backend import keep_freed_memory
 from midpg_np.batch import Batch
 from midpg_np.data.batches import Dataset
 from midpg_np.data.errors import RowError
@@ -96,17 +97,6 @@ def rows_per_batch(model: Any, params: Tree, device: str = "cpu") -> int:
     memory, most = _MEMORY[device]
     fitting = max(_FEWEST_ROWS, min(most, memory // bytes_per_row))
     return int(2 ** (fitting.bit_length() - 1))
-
-
-def keep_freed_memory() -> None:
-    """Let the allocator keep the memory of arrays that are gone for those to come.
-
-    glibc gives large blocks back to the system at once, and fetching and clearing fresh pages takes
-    as long as the arithmetic of a forward pass.  It takes for large what is larger than the largest
-    block yet freed, up to 32 MiB: so free one of that size.  No result depends on this, and with
-    other allocators nothing happens.
-    """
-    np.empty(2**25 - 2**16, dtype=np.uint8)
 
 
 def _probe(model: Any, n_rows: int) -> Batch:

@@ -19,6 +19,7 @@ from midpg_np.training.checkpoint import (
     write_file,
 )
 from midpg_np.training.config import TrainConfig
+from midpg_np.training.flat_params import flat_views
 from midpg_np.training.optim import Optimiser
 from midpg_np.tree import Tree, tree_astype, tree_to_device, tree_unflatten
 
@@ -79,8 +80,10 @@ def start_run(model: Any, config: TrainConfig, optimiser: Optimiser) -> RunState
     """Return the state before the first step: three streams from one seed, parameters drawn."""
     streams = np.random.SeedSequence(config.seed).spawn(3)
     parameters, order, draws = (np.random.default_rng(stream) for stream in streams)
+    buffers = getattr(model, "buffers", ())
     params = tree_to_device(tree_astype(model.init(parameters), config.dtype), config.device)
-    state = optimiser.init(params, getattr(model, "buffers", ()))
+    params = flat_views(params, buffers)
+    state = optimiser.init(params, buffers)
     return RunState(params, state, order, draws, dict(order.bit_generator.state))
 
 
@@ -152,12 +155,11 @@ def load_checkpoint(
     _check_identity(path, meta["identity"], json.loads(json.dumps(identity)))
     flat, best = without_prefix("params", arrays), without_prefix("best", arrays)
     check_params(model, flat, str(path))
-    params = tree_to_device(tree_unflatten(flat), config.device)
+    buffers = getattr(model, "buffers", ())
+    params = flat_views(tree_to_device(tree_unflatten(flat), config.device), buffers)
     state = RunState(
         params=params,
-        optimiser=optimiser.restore(
-            params, without_prefix("optimiser", arrays), getattr(model, "buffers", ())
-        ),
+        optimiser=optimiser.restore(params, without_prefix("optimiser", arrays), buffers),
         order=_generator(meta["order"]),
         draws=_generator(meta["draws"]),
         order_at_epoch=meta["order"],

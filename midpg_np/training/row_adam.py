@@ -1,16 +1,21 @@
-"""Adam for embedding tables: the whole table at every step, or exactly the same, deferred by row.
+"""Adam for embedding tables: the whole table at every step, or the same, deferred by row.
 
 A row without gradient still moves: its first moment decays and pushes it on.  The *table* form does
-this for every row at every step and costs a pass over the table.  The *rows* form remembers for
-each row the step up to which it has been computed, and replays the missed steps when the row is
-next read.  The replay does the same operations in the same order, so it gives the same bits.
+this for every row at every step and costs a pass over the table.  The deferred forms remember for
+each row the step up to which it has been computed, and make up for the missed steps when the row is
+next read, so that a step costs what the rows of its batch cost:
 
-What is exact, and what holds to rounding:
+- *rows* adds up the missed displacements in closed form (``missed_steps``) and decays the moments
+  by a power.  The sum is right to rounding; where its bound does not say so (gradients as small as
+  eps in the first few hundred steps), the row is replayed.
+- *replay* takes the missed steps one by one, with the operations and the bits of the table form.
 
-- The replay of a row stops when none of its weights can move any more: twice its current step,
-  subtracted, leaves the weight as it is, and later steps are smaller (for beta1 <= beta2).  Up to
-  there weights and moments have the bits of the table form: about 150 steps in float32 and 340 in
-  float64, for a step of 1e-3 and weights of 1e-2.
+What is exact in a replay, and what holds to rounding:
+
+- It stops when none of the row's weights can move any more: twice its current step, subtracted,
+  leaves the weight as it is, and later steps are smaller (for beta1 <= beta2).  Up to there weights
+  and moments have the bits of the table form: about 150 steps in float32 and 340 in float64, for a
+  step of 1e-3 and weights of 1e-2.
 - Beyond, the weights still have those bits.  The moments are decayed in closed form, m beta1^n and
   v beta2^n, which differs from n multiplications by their rounding: in v by up to 3e-8 n
   relatively in float32, far less in float64.  The next steps of that row carry this difference.
@@ -20,61 +25,73 @@ What is exact, and what holds to rounding:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, to_numpy
+from midpg_np.backend import Array, gather_rows, get_xp, put_rows, sorted_positions, to_numpy
 from midpg_np.layers.row_gradient import RowGradient
-from midpg_np.training.adam_core import FLUSH_EVERY, displace, flush, rows_per_block
+from midpg_np.training.adam_core import (
+    FLUSH_EVERY,
+    StepSizes,
+    accumulate,
+    displace,
+    flush,
+    rows_per_block,
+)
+from midpg_np.training.missed_steps import MissedSteps
 
 ROUND = 32  # steps between two looks at which rows have come to rest
-CHUNK = 2048  # rows replayed together, so that they stay in the second-level cache
+CHUNK = 4096  # rows made up for together, so that they stay in the second-level cache
 NEVER = -1
+
+
+@dataclass
+class Gathered:
+    """Moments of the rows of a batch, up to date, that the table does not have yet.
+
+    Shapes
+    ------
+    ids : (n,) on the host, ascending
+    m, v : (n, k)
+    """
+
+    step: int
+    ids: np.ndarray
+    m: Array
+    v: Array
 
 
 @dataclass
 class TableMoments:
     """Moments of one table.
 
+    Between catching up and the update of the same rows their moments are ``gathered``: in a large
+    table, writing and reading them once more takes as long as the arithmetic.  ``write_back`` ends
+    this state; whatever else reads m and v calls it first.
+
     Shapes
     ------
     m, v : (V, k)
     last : (V,) int64 on the host, or None in the table form
         Step up to which the row has been computed; -1 for a row that never had a gradient, whose
-        moments are zero and which therefore never needs a replay.
+        moments are zero and which therefore never moved.
     """
 
     m: Array
     v: Array
     last: np.ndarray | None
+    gathered: Gathered | None = None
 
 
-@dataclass(frozen=True)
-class StepSizes:
-    """beta1, beta2, and a_t and e_t by step t (see ``adam_core``)."""
-
-    beta1: float
-    beta2: float
-    a: np.ndarray
-    e: np.ndarray
-
-    def at(self, step: int) -> tuple[float, float]:
-        """Return a_t and e_t of one step."""
-        t = min(step, len(self.a) - 1)
-        return float(self.a[t]), float(self.e[t])
-
-    def of(self, steps: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Return a_t and e_t of many steps, any shape, rounded to ``dtype`` as scalars are."""
-        t = np.minimum(steps, len(self.a) - 1)
-        return self.a[t].astype(dtype), self.e[t].astype(dtype)
-
-
-def _accumulate(m: Array, v: Array, g: Array, sizes: StepSizes) -> tuple[Array, Array]:
-    """Return the moments after the gradient is added to their decayed values."""
-    squared = g * g
-    squared *= 1.0 - sizes.beta2
-    return m + (1.0 - sizes.beta1) * g, v + squared
+def write_back(moments: TableMoments) -> None:
+    """Write gathered moments to the table."""
+    gathered, moments.gathered = moments.gathered, None
+    if gathered is not None:
+        where = get_xp(moments.m).asarray(gathered.ids)
+        put_rows(moments.m, where, gathered.m)
+        put_rows(moments.v, where, gathered.v)
 
 
 def update_table(
@@ -92,11 +109,13 @@ def update_table(
     a, e = sizes.at(step)
     scratch = xp.empty((size, width), dtype=p.dtype)
     starts = range(0, n_rows, size)
-    # ids ascend, so the gradient of a block is a slice.
+    # ids ascend, so the rows of a block are a slice.
     if xp is np:
         cuts = np.searchsorted(gradient.ids, [*starts, n_rows]).tolist()
     else:
         cuts = [0, gradient.ids.shape[0]]
+    new_m, new_v = gather_rows(moments.m, gradient.ids), gather_rows(moments.v, gradient.ids)
+    _add_gradient(new_m, new_v, gradient.rows, sizes)
     for block, start in enumerate(starts):
         rows = slice(start, min(start + size, n_rows))
         mine = slice(cuts[block], cuts[block + 1])
@@ -104,12 +123,18 @@ def update_table(
         m *= sizes.beta1
         v *= sizes.beta2
         if mine.start < mine.stop:
-            ids = gradient.ids[mine] - start
-            m[ids], v[ids] = _accumulate(m[ids], v[ids], gradient.rows[mine], sizes)
+            put_rows(moments.m, gradient.ids[mine], new_m[mine])
+            put_rows(moments.v, gradient.ids[mine], new_v[mine])
         displace(m, v, a, e, u)
         p[rows] -= u
         if step % FLUSH_EVERY == 0:
             flush(m, v)
+
+
+def _add_gradient(m: Array, v: Array, g: Array, sizes: StepSizes) -> None:
+    m *= sizes.beta1
+    v *= sizes.beta2
+    accumulate(m, v, g, sizes, get_xp(m=m).empty_like(m))
 
 
 def update_rows(
@@ -123,55 +148,209 @@ def update_rows(
         If one of the rows was not brought up to date before it was read.
     """
     assert moments.last is not None
-    ids = gradient.ids
-    host_ids = to_numpy(ids)
-    last = moments.last[host_ids]
-    stale = (last != NEVER) & (last != step - 1)
+    ids, g, host_ids = gradient.ids, gradient.rows, to_numpy(gradient.ids)
+    ready, size = moments.gathered, rows_per_block(get_xp(p=p), p.shape[1])
+    if ready is not None and ready.step == step - 1 and np.array_equal(ready.ids, host_ids):
+        moments.gathered, size = None, max(host_ids.size, 1)
+    else:
+        ready = None
+        write_back(moments)
+        _check_up_to_date(moments.last, host_ids, step)
+    moments.last.put(host_ids, step)
+    for start in range(0, host_ids.size, size):
+        some = slice(start, start + size)
+        where = ids[some]
+        if ready is None:
+            m, v = gather_rows(moments.m, where), gather_rows(moments.v, where)
+        else:
+            m, v = ready.m, ready.v
+        _add_gradient(m, v, g[some], sizes)
+        u = get_xp(p=p).empty_like(m)
+        displace(m, v, *sizes.at(step), u)
+        weights = gather_rows(p, where)
+        weights -= u
+        if step % FLUSH_EVERY == 0:
+            flush(m, v)
+        for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
+            put_rows(table, where, rows)
+
+
+def _check_up_to_date(last: np.ndarray, ids: np.ndarray, step: int) -> None:
+    since = last.take(ids)
+    stale = (since != NEVER) & (since != step - 1)
     if stale.any():
-        row = int(host_ids[stale][0])
+        row = int(ids[stale][0])
         raise ValueError(
             f"row {row} has a gradient at step {step} but was last computed at step "
-            f"{int(moments.last[row])}; call prepare with every row that forward reads."
+            f"{int(last[row])}; call prepare with every row that forward reads."
         )
-    m, v = moments.m[ids], moments.v[ids]
-    m *= sizes.beta1
-    v *= sizes.beta2
-    m, v = _accumulate(m, v, gradient.rows, sizes)
-    u = get_xp(p=p).empty_like(m)
-    displace(m, v, *sizes.at(step), u)
-    p[ids] -= u
-    moments.m[ids], moments.v[ids] = m, v
-    moments.last[host_ids] = step
 
 
-def catch_up(p: Array, moments: TableMoments, ids: Array, sizes: StepSizes, step: int) -> None:
+def catch_up(
+    p: Array,
+    moments: TableMoments,
+    ids: Array,
+    sizes: StepSizes,
+    missed: tuple[MissedSteps, ...],
+    step: int,
+) -> None:
     """Bring the rows ``ids`` to ``step``, in place; ids may repeat and have any shape."""
     assert moments.last is not None
-    host_ids = to_numpy(ids).reshape(-1)
-    last = moments.last[host_ids]
-    stale = np.unique(host_ids[(last != NEVER) & (last < step)])
-    for start in range(0, stale.size, CHUNK):
-        _replay(p, moments, stale[start : start + CHUNK], sizes, step)
+    write_back(moments)
+    distinct, _ = sorted_positions(to_numpy(ids).reshape(-1))
+    distinct = distinct[np.append(True, distinct[1:] != distinct[:-1])[: distinct.size]]
+    last = moments.last.take(distinct)
+    if missed and distinct.size <= CHUNK:
+        _gather_up(p, moments, distinct, last, sizes, missed, step)
+    else:
+        waiting = np.flatnonzero((last != NEVER) & (last < step))
+        _make_up(p, moments, distinct[waiting], last[waiting], sizes, missed, step)
 
 
-def settle_table(p: Array, moments: TableMoments, sizes: StepSizes, step: int) -> None:
+def _gather_up(
+    p: Array,
+    moments: TableMoments,
+    ids: np.ndarray,
+    last: np.ndarray,
+    sizes: StepSizes,
+    missed: tuple[MissedSteps, ...],
+    step: int,
+) -> None:
+    """As ``_make_up``, for the rows of a batch: their moments stay at hand for the update."""
+    assert moments.last is not None
+    xp, ever = get_xp(p=p, m=moments.m), last != NEVER
+    since, where = np.where(ever, last, step), xp.asarray(ids)
+    weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
+    left = _sum(weights, m, v, since, missed[0], step)
+    moments.last.put(ids[ever], step)
+    if left.size == 0:
+        put_rows(p, where, weights)
+    else:
+        kept = np.delete(np.arange(ids.size), left)
+        put_rows(p, xp.asarray(ids[kept]), weights[xp.asarray(kept)])
+        _make_up(p, moments, ids[left], since[left], sizes, missed[1:], step)
+        some, there = xp.asarray(left), xp.asarray(ids[left])
+        m[some], v[some] = gather_rows(moments.m, there), gather_rows(moments.v, there)
+    moments.gathered = Gathered(step, ids, m, v)
+
+
+def settle_table(
+    p: Array, moments: TableMoments, sizes: StepSizes, missed: tuple[MissedSteps, ...], step: int
+) -> None:
     """Bring every row to ``step``, in place."""
     assert moments.last is not None
-    catch_up(p, moments, np.flatnonzero(moments.last != NEVER), sizes, step)
+    write_back(moments)
+    waiting = np.flatnonzero((moments.last != NEVER) & (moments.last < step))
+    _make_up(p, moments, waiting, moments.last[waiting], sizes, missed, step)
 
 
-def _replay(p: Array, moments: TableMoments, ids: np.ndarray, sizes: StepSizes, step: int) -> None:
-    """Replay the steps that distinct stale rows have missed.
+def _make_up(
+    p: Array,
+    moments: TableMoments,
+    ids: np.ndarray,
+    last: np.ndarray,
+    sizes: StepSizes,
+    missed: tuple[MissedSteps, ...],
+    step: int,
+) -> None:
+    """Make up for the steps after ``last`` that distinct rows have missed."""
+    assert moments.last is not None
+    moments.last.put(ids, step)
+    for start in range(0, ids.size, CHUNK):
+        some, since = ids[start : start + CHUNK], last[start : start + CHUNK]
+        for table in missed:
+            if some.size:
+                left = _sum_in_place(p, moments, some, since, table, step)
+                some, since = some[left], since[left]
+        if some.size:
+            _replay(p, moments, some, since, sizes, step)
+
+
+def _sum_in_place(
+    p: Array,
+    moments: TableMoments,
+    ids: np.ndarray,
+    last: np.ndarray,
+    missed: MissedSteps,
+    step: int,
+) -> np.ndarray:
+    """Sum the missed steps of distinct rows of the tables; return which ones are left."""
+    xp = get_xp(p=p, m=moments.m)
+    where = xp.asarray(ids)
+    weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
+    left = _sum(weights, m, v, last, missed, step)
+    if left.size:
+        kept = np.delete(np.arange(ids.size), left)
+        where, there = xp.asarray(ids[kept]), xp.asarray(kept)
+        weights, m, v = weights[there], m[there], v[there]
+    for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
+        put_rows(table, where, rows)
+    return left
+
+
+def _sum(
+    weights: Array, m: Array, v: Array, last: np.ndarray, missed: MissedSteps, step: int
+) -> np.ndarray:
+    """Sum the missed steps of rows, in place; return which ones are left, being too far off."""
+    xp, dtype, width = get_xp(weights=weights, m=m), np.dtype(m.dtype), m.shape[1]
+
+    def spread(column: np.ndarray) -> Array:
+        # (n,) to (n, k): NumPy is slow to broadcast along a short axis.
+        return xp.repeat(xp.asarray(column), width).reshape(-1, width)
+
+    coefficients = missed.of(last, step)
+    root, y = xp.sqrt(v), spread(coefficients[:, 0])
+    root += y
+    y /= root
+    left = _too_far_off(y, m, coefficients[:, -1], missed.n_terms)
+    total = spread(coefficients[:, missed.n_terms])
+    for i in range(missed.n_terms - 1, 0, -1):
+        total *= y
+        xp.subtract(spread(coefficients[:, i]), total, out=total)
+    total *= m
+    total /= root
+    weights -= total
+    gap = (step - last).astype(np.float64)
+    for moment, beta in ((m, missed.beta1), (v, missed.beta2)):
+        decay = np.exp(gap * math.log(_rounded(beta, dtype)))
+        moment *= spread(decay.astype(dtype))
+    if step % FLUSH_EVERY == 0:
+        flush(m, v)
+    return left
+
+
+def _too_far_off(y: Array, m: Array, bound: np.ndarray, n_terms: int) -> np.ndarray:
+    """Return the rows in which the bound of some entry, bound y^n_terms, is beyond rounding.
+
+    ``y`` is about eps / sqrt(v), and 1 in an entry that never had a gradient, which does not move.
+    """
+    limit = 0.25 * float(np.finfo(bound.dtype).eps)
+    highest = float(bound.max())
+    if highest <= limit:  # as after the first thousand steps: no device is asked for y
+        return np.arange(0)
+    suspect = to_numpy((y > (limit / highest) ** (1.0 / n_terms)) & (m != 0.0))
+    rows = np.unique(np.flatnonzero(suspect) // suspect.shape[1])
+    largest = to_numpy(y)[rows].max(axis=1, initial=0.0).astype(np.float64)
+    return rows[~(bound[rows] * largest**n_terms <= limit)]
+
+
+def _replay(
+    p: Array,
+    moments: TableMoments,
+    ids: np.ndarray,
+    last: np.ndarray,
+    sizes: StepSizes,
+    step: int,
+) -> None:
+    """Take the steps that distinct rows have missed.
 
     All rows start together and take their own j-th missed step at the same time; sorted by the
     number of missed steps, the rows that still have one to take are a leading slice.
     """
     xp = get_xp(p=p, m=moments.m)
-    last = moments.last
-    assert last is not None
-    ids = ids[np.argsort(last[ids], kind="stable")]
-    start, gap = last[ids], step - last[ids]
-    last[ids] = step
+    order = np.argsort(last, kind="stable")
+    ids, start = ids[order], last[order]
+    gap = step - start
     where = xp.asarray(ids)
     # Transposed, (k, n): the step sizes differ by row, and broadcast along the fast axis.
     P, m, v = (xp.ascontiguousarray(x[where].T) for x in (p, moments.m, moments.v))
@@ -201,8 +380,12 @@ def _replay(p: Array, moments: TableMoments, ids: np.ndarray, sizes: StepSizes, 
 
 
 def _decayed(moment: Array, beta: float, n_steps: Array) -> Array:
-    """Return moment * beta^n, with beta rounded to the dtype in which the step multiplies by it."""
+    """Return moment * beta^n."""
     xp = get_xp(moment=moment)
-    rounded = float(np.asarray(beta, dtype=np.dtype(moment.dtype)))
-    factor = xp.power(rounded, n_steps.astype(np.float64))
+    factor = xp.power(_rounded(beta, np.dtype(moment.dtype)), n_steps.astype(np.float64))
     return (moment * factor).astype(moment.dtype)
+
+
+def _rounded(beta: float, dtype: np.dtype) -> float:
+    """Return beta as a step multiplies by it: rounded to the dtype of the moments."""
+    return float(np.asarray(beta, dtype=dtype))

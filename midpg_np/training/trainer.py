@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from midpg_np.backend import keep_freed_memory
 from midpg_np.data.batches import Dataset, iterate_batches
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.config import TrainConfig
@@ -112,6 +113,7 @@ class Trainer:
         else:
             state = start_run(self.model, config, self.optimiser)
         self._write_history(state)
+        keep_freed_memory()
         self.started = time.perf_counter() - state.seconds
         # An overflow is reported once, with its place, and not by NumPy's warnings.
         with one_blas_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):

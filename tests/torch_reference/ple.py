@@ -26,6 +26,8 @@ def forward(
     for name in [name for name in params if "shared_gate" in params[name]]:
         trace[f"{name}.shared_gate.W"] = joined(params[name]["shared_gate"], options.n_scenarios)
     for j in range(1, len(options.expert_layers) + 1):
+        for name, W in joined_experts(params[f"level_{j}"]).items():
+            trace[f"level_{j}.experts.{name}.W"] = W
         for k, W in enumerate(params[f"level_{j}"]["specific_gate"]["W"]):
             trace[f"level_{j}.specific_gate.W.{k}"] = W
     return trace["z"].reshape(-1), {}
@@ -75,6 +77,12 @@ def level(
             for key in ("A", "H"):
                 parts = [trace[f"shared.{e}.{name}.{key}"] for e in range(m_s)]
                 trace[f"shared.{name}.{key}"] = torch.stack(parts)
+    for name in params["specific"]:
+        places = [f"specific.{k}.{e}" for k in range(D) for e in range(m_k)]
+        places += [f"shared.{e}" for e in range(m_s)]
+        for key in ("A", "H"):
+            parts = [trace[f"{place}.{name}.{key}"] for place in places]
+            trace[f"experts.{name}.{key}"] = torch.stack(parts)
     everything = torch.stack([e for own in E for e in own] + E_s)
     candidates = [torch.stack(E[k] + E_s) for k in range(D)]
     trace |= {"S": everything, "S.by_scenario": torch.stack(candidates), "S.own": candidates[s]}
@@ -114,6 +122,16 @@ def joined(gate: Params, n_scenarios: int) -> Tensor:
     return torch.cat(
         [*(gate["specific"]["W"][k] for k in range(n_scenarios)), gate["shared"]["W"]], dim=1
     )
+
+
+def joined_experts(level: Params) -> Params:
+    """Kernels of all experts by layer, those of the scenarios first."""
+    return {
+        name: torch.cat(
+            [layer["W"].flatten(0, 1), *(level[p][name]["W"] for p in ("shared",) if p in level)]
+        )
+        for name, layer in level["specific"].items()
+    }
 
 
 def expert(

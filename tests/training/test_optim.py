@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midpg_np.layers.row_gradient import RowGradient
-from midpg_np.training import row_adam
+from midpg_np.training import optim, row_adam
 from midpg_np.training.optim import Adam
 from midpg_np.tree import tree_copy
 
@@ -88,7 +88,7 @@ def race(n_steps, n_rows, dtype, seed, eps_mode="corrected", max_gap=None, scale
     rng = np.random.default_rng(seed)
     start = rng.normal(0, 0.01, (n_rows, 4)).astype(dtype)
     whole, by_row = {"t": {"table": start.copy()}}, {"t": {"table": start.copy()}}
-    table, rows = Adam(eps_mode=eps_mode), Adam(eps_mode=eps_mode, table_mode="rows")
+    table, rows = Adam(eps_mode=eps_mode), Adam(eps_mode=eps_mode, table_mode="replay")
     s_table, s_rows = table.init(whole), rows.init(by_row)
     chance = 1.0 / np.arange(1, n_rows + 1) ** 1.3
     n_read_differently, largest = 0, 0.0
@@ -147,7 +147,7 @@ def test_weights_of_a_row_that_rests_have_the_bits_of_the_table_form(dtype):
     rng = np.random.default_rng(3)
     start = rng.normal(0, 0.01, (50, 4)).astype(dtype)
     whole, by_row = {"table": start.copy()}, {"table": start.copy()}
-    table, rows = Adam(), Adam(table_mode="rows")
+    table, rows = Adam(), Adam(table_mode="replay")
     s_table, s_rows = table.init(whole), rows.init(by_row)
     size = 10.0 ** rng.uniform(-9, 0, (50, 1))
     everywhere = RowGradient(np.arange(50), (rng.normal(size=(50, 4)) * size).astype(dtype), 50)
@@ -164,7 +164,7 @@ def test_weights_of_a_row_that_rests_have_the_bits_of_the_table_form(dtype):
 def test_settling_midway_changes_no_bit_within_the_horizon():
     rng = np.random.default_rng(4)
     params = {"table": rng.normal(0, 0.01, (6, 2))}
-    rows = Adam(table_mode="rows")
+    rows = Adam(table_mode="replay")
     state = rows.init(params)
     rows.update(params, {"table": RowGradient(np.arange(6), rng.normal(size=(6, 2)), 6)}, state)
     nowhere = RowGradient(np.arange(0), np.zeros((0, 2)), 6)
@@ -181,7 +181,7 @@ def test_settling_midway_changes_no_bit_within_the_horizon():
 
 
 def test_rows_that_never_had_a_gradient_are_never_touched():
-    params, rows = {"table": np.ones((4, 2), np.float32)}, Adam(table_mode="rows")
+    params, rows = {"table": np.ones((4, 2), np.float32)}, Adam(table_mode="replay")
     state = rows.init(params)
     for _ in range(3):
         gradient = RowGradient(np.array([1]), np.ones((1, 2), np.float32), 4)
@@ -192,7 +192,7 @@ def test_rows_that_never_had_a_gradient_are_never_touched():
 
 
 def test_an_update_of_rows_that_were_not_prepared_is_refused():
-    params, rows = {"table": np.ones((4, 2))}, Adam(table_mode="rows")
+    params, rows = {"table": np.ones((4, 2))}, Adam(table_mode="replay")
     state = rows.init(params)
     for row in (1, 2):
         rows.update(params, {"table": RowGradient(np.array([row]), np.ones((1, 2)), 4)}, state)
@@ -201,9 +201,33 @@ def test_an_update_of_rows_that_were_not_prepared_is_refused():
 
 
 def test_a_whole_table_gradient_is_refused_by_rows():
-    params, rows = {"table": np.ones((4, 2))}, Adam(table_mode="rows")
-    with pytest.raises(ValueError, match="needs a RowGradient for table"):
+    params, rows = {"table": np.ones((4, 2))}, Adam(table_mode="replay")
+    with pytest.raises(ValueError, match="deferred rows need a RowGradient for table"):
         rows.update(params, {"table": np.ones((4, 2))}, rows.init(params))
+
+
+def test_auto_defers_the_rows_of_large_tables_only(monkeypatch):
+    monkeypatch.setattr(optim, "AUTO_ROWS", 4)
+    params = {"small": {"table": np.ones((4, 2))}, "large": {"table": np.ones((5, 2))}}
+    adam, replay = Adam(table_mode="auto"), Adam(table_mode="replay")
+    twin = tree_copy(params)
+    state, twin_state = adam.init(params), replay.init(twin)
+    for row in (0, 1, 1, 0):
+        grads = {
+            name: {"table": RowGradient(np.array([row]), np.ones((1, 2)), n_rows)}
+            for name, n_rows in (("small", 4), ("large", 5))
+        }
+        rows = {"large.table": np.array([[row, 3]])}
+        adam.prepare(params, state, rows)
+        adam.update(params, grads, state)
+        replay.settle(twin, twin_state)
+        replay.update(twin, grads, twin_state)
+    assert state.tables["small.table"].last is None
+    assert state.tables["large.table"].last.tolist() == [4, 3, -1, -1, -1]
+    adam.settle(params, state)
+    replay.settle(twin, twin_state)
+    np.testing.assert_array_equal(params["small"]["table"], twin["small"]["table"])
+    np.testing.assert_allclose(params["large"]["table"], twin["large"]["table"], rtol=1e-15)
 
 
 def test_moments_do_not_linger_among_the_subnormal_numbers():

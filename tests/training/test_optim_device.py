@@ -35,9 +35,17 @@ def device(monkeypatch):
 
         return call
 
-    for name in ("__iadd__", "__isub__", "__imul__"):
+    for name in ("__iadd__", "__isub__", "__imul__", "__itruediv__"):
         monkeypatch.setattr(FakeArray, name, in_place(name), raising=False)
-    for name in ("multiply", "divide", "power", "abs", "zeros_like", "ascontiguousarray"):
+    for name in (
+        "multiply",
+        "divide",
+        "subtract",
+        "power",
+        "abs",
+        "zeros_like",
+        "ascontiguousarray",
+    ):
         monkeypatch.setattr(fake_xp, name, walled(getattr(np, name)), raising=False)
     for name in ("empty", "empty_like"):
         monkeypatch.setattr(fake_xp, name, walled(getattr(np, name)), raising=False)
@@ -56,7 +64,7 @@ def train(adam, params, move, n_steps=90):
     return state
 
 
-@pytest.mark.parametrize("table_mode", ["table", "rows"])
+@pytest.mark.parametrize("table_mode", ["table", "rows", "replay"])
 def test_the_device_gives_the_bits_of_the_host(device, table_mode):
     rng = np.random.default_rng(0)
     host = {"table": rng.normal(0, 0.01, (12, 3)), "W": rng.normal(size=(2, 2))}
@@ -73,7 +81,7 @@ def test_the_device_gives_the_bits_of_the_host(device, table_mode):
         np.testing.assert_array_equal(stored[name], array)
 
 
-@pytest.mark.parametrize("table_mode", ["table", "rows"])
+@pytest.mark.parametrize("table_mode", ["table", "rows", "replay"])
 @pytest.mark.parametrize(
     ("kind", "options"), [("star", {"aux_norm": True}), ("adasparse", {"schedule_steps": 20})]
 )

@@ -32,7 +32,7 @@ def without_seconds(history):
     return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
 
 
-@pytest.mark.parametrize("table_mode", ["table", "rows"])
+@pytest.mark.parametrize("table_mode", ["table", "rows", "replay"])
 @pytest.mark.parametrize("stop_at", [1, 10, 12, 14])
 @pytest.mark.parametrize("model", [toy_model(), toy_midpg()], ids=["dnn", "midpg"])
 def test_exception_then_resume_gives_the_same_bits(tmp_path, model, table_mode, stop_at):

@@ -17,7 +17,7 @@ class SignedThreshold(Pruner):
     """The printed "sign" is a unit step: 1 or 0, not 1 or -1."""
 
     def _threshold(self, v, is_kept, sg):
-        pi, slope = super()._threshold(v, is_kept, sg)
+        pi, slope = super()._threshold(v.copy(), is_kept, sg)
         return np.where(is_kept, pi, -v if self.prune == "fusion" else -1.0), slope
 
 

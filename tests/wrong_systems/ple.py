@@ -69,8 +69,8 @@ def changed(kind, change):
     """A backward of some class whose result is changed: ``change(self, result)``."""
     right = kind.backward
 
-    def wrong(self, *args):
-        return change(self, right(self, *args))
+    def wrong(self, *args, **options):
+        return change(self, right(self, *args, **options))
 
     return wrong
 
@@ -225,12 +225,11 @@ def specific_streams_forgotten(self, dG, dG_s, cache):
     return 0.0 * dG, dG_s, grads
 
 
-def first_stream_only(self, dG, dG_s, cache):
+def first_expert_only(self, dS, cache):
     """X is read by the experts of every scenario."""
-    dG, dG_s, grads = Extraction.backward(self, dG, dG_s, cache)
-    if dG.ndim == 3:
-        dG = dG.copy()
-        dG[1:] = 0.0
+    _, dG_s, grads = Extraction._outputs_backward(self, dS.copy(), cache)
+    dS[:, 1:] = 0.0
+    dG, _, _ = Extraction._outputs_backward(self, dS, cache)
     return dG, dG_s, grads
 
 
@@ -282,7 +281,7 @@ WRONG_MODELS = {
     "ple: shared path cut between levels": WrongClass(with_level(backward=shared_path_cut)),
     "ple: shared stream forgotten": WrongClass(with_level(backward=shared_stream_forgotten)),
     "ple: specific streams forgotten": WrongClass(with_level(backward=specific_streams_forgotten)),
-    "ple: first stream only": WrongClass(with_level(backward=first_stream_only)),
+    "ple: first expert only": WrongClass(with_level(_outputs_backward=first_expert_only)),
     "ple: adjoints in the order of the batch": WrongClass(OrderOfTheBatch),
     "ple: streams detached from the towers": WrongClass(TowerDetached),
     "ple: specific experts forgotten": WrongClass(SpecificExpertsForgotten, {"n_specific": 2}),

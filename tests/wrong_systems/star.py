@@ -8,7 +8,7 @@ from wrong_backwards import first_of_each
 from wrong_kinds import WrongClass, WrongOption
 
 from midpg_np.layers.auxiliary_network import AuxiliaryNetwork
-from midpg_np.layers.groups import group_mean, group_sum, spread
+from midpg_np.layers.groups import group_mean, spread
 from midpg_np.layers.partitioned_norm import PartitionedNorm
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.models import STAR
@@ -35,9 +35,9 @@ def norm(case, *paths, **cache):
     return result(case, change)
 
 
-def means_over_the_batch(x, groups):
+def share_of_the_batch(groups, like):
     """Divide by B in place of n_d."""
-    return group_sum(x, groups) / len(x)
+    return np.full((len(groups.present), 1), 1.0 / len(groups.order))
 
 
 def without(part):
@@ -77,7 +77,7 @@ WRONG = {
     "star: mean detached": without("mean"),
     "star: variance detached": without("variance"),
     "star: means divided by B": inside(
-        "star_norm training", "layers.partitioned_norm.group_mean", means_over_the_batch
+        "star_norm training", "layers.partitioned_norm.group_share", share_of_the_batch
     ),
     "star: dX without the shared scale": norm("star_norm training", "X", gamma=np.ones_like),
     "star: dX without the scenario's scale": norm("star_norm training", "X", gamma_d=np.ones_like),

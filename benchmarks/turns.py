@@ -1,0 +1,146 @@
+"""Processes that are timed in turn, so that a busy machine disturbs all of them alike."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from cases import Case
+from frameworks.candidates import Candidate
+from frameworks.equality import Reference, measure
+from frameworks.worker import prove, serve
+
+PAUSE = 0.15  # idle threads of a BLAS spin for a while after a product
+TURN = 0.25  # seconds of steps per turn, at most ``MOST`` steps
+
+
+@dataclass
+class Timed:
+    """One implementation of a case: its times in seconds, memory in MB, or why it was refused."""
+
+    candidate: Candidate
+    error: str = ""
+    difference: float = 0.0
+    baseline: float = float("nan")
+    peak: float = float("nan")
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Median time, NaN if refused."""
+        return float(np.median(self.times)) if self.times else float("nan")
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Lower and upper quartile."""
+        low, high = np.percentile(self.times or [np.nan], [25, 75])
+        return float(low), float(high)
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes that are started inside."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def start(target: Callable, case: Case, candidate: Candidate, *args: Any) -> tuple[Any, Any]:
+    """Start a fresh process and return it with our end of a pipe."""
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=target, args=(there, case, candidate, *args), daemon=True)
+    with environment(candidate.environment(case.threads)):
+        process.start()
+    there.close()
+    return process, here
+
+
+def answer(conn: Any) -> Any:
+    """Return what the process sends, or an error if it died."""
+    try:
+        return conn.recv()
+    except EOFError:
+        return {"error": "its process ended; see above."}
+
+
+def reference_of(case: Case) -> Reference:
+    """Our float64 step on the batch that every process is checked with."""
+    ours = Candidate("ours").build(case.config, case.params(), "float64", "cpu", 1)
+    return measure(ours, *case.draw(np.random.default_rng(1)))
+
+
+class Proofs:
+    """Comparisons in float64, made once per model and form.
+
+    Compiled code is the same code in another mode; it is compared as it is timed, in float32.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[Any, str] = {}
+
+    def error(self, case: Case, candidate: Candidate) -> str:
+        """Return why a candidate must not be timed, or ""."""
+        if candidate.framework == "ours" or candidate.compile_mode is not None:
+            return ""
+        key = (case.config, candidate.framework, candidate.form)
+        if key not in self.known:
+            process, conn = start(prove, case, candidate)
+            self.known[key] = answer(conn).get("error", "")
+            process.join()
+        return self.known[key]
+
+
+def time_case(
+    case: Case,
+    candidates: list[Candidate],
+    rounds: int,
+    proofs: Proofs,
+    kind: str = "step",
+    clock: str = "wall",
+) -> list[Timed]:
+    """Check all candidates and time those that are equal to the package, in turn."""
+    results = [Timed(candidate) for candidate in candidates]
+    reference = reference_of(case)
+    running: list[tuple[Timed, Any, Any]] = []
+    for result in results:
+        result.error = proofs.error(case, result.candidate)
+        if not result.error:
+            process, conn = start(serve, case, result.candidate, reference, clock)
+            greeting = answer(conn)
+            result.error = greeting.get("error", "")
+            if not result.error:
+                result.baseline, result.difference = greeting["baseline"], greeting["difference"]
+                running.append((result, process, conn))
+        if result.error:
+            message = f"refused: {result.candidate.label} on {case.label}: {result.error}"
+            print(message, file=sys.stderr)
+    most = 30 if case.device == "cpu" else 200
+    n_steps = {id(result): 2 for result, _, _ in running}
+    for number in range(rounds + 1):  # the first round finds out how many steps fit in a turn
+        for result, _, conn in running:
+            time.sleep(PAUSE)
+            n = n_steps[id(result)]
+            conn.send(("predict", n) if kind == "predict" else n)
+            times = answer(conn)
+            if number:
+                result.times += times
+            else:
+                n_steps[id(result)] = int(np.clip(TURN / max(min(times), 1e-6), 3, most))
+    for result, process, conn in running:
+        conn.send("peak")
+        result.peak = answer(conn)
+        conn.send(None)
+        process.join()
+    return results
