@@ -134,7 +134,6 @@ WRONG_MODELS = {
     "generator's input detached though nobody asked": WrongOption(
         "midpg", "mi_grad_to", "all", "disc+gen"
     ),
-    "gain 2 taken for 1": WrongOption("midpg", "gain", 2.0, 1.0),
     "sigmoid on the factors taken for their product": WrongOption(
         "midpg", "sigmoid_on", "factors", "product"
     ),

@@ -35,7 +35,11 @@ def gradcheck(
 ) -> None:
     """Check every op, loss, layer and model against the complex step and central differences.
 
-    Exit code 1 if one fails.  Examples: midpg gradcheck dwm midpg; midpg gradcheck --full-size
+    Exit code 1 if one fails.
+
+    Example: midpg gradcheck dwm midpg
+
+    Example: midpg gradcheck --full-size
     """
     builders = FULL_SIZE_CASES if full_size else CASES | MODEL_CASES
     chosen = [name for name in builders if not names or any(part in name for part in names)]

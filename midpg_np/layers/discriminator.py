@@ -15,7 +15,7 @@ import numpy as np
 from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache
-from midpg_np.ops import ACTIVATIONS, add_to, concat, concat_backward, product
+from midpg_np.ops import ACTIVATIONS, add_to, concat, concat_backward, product, sum_rows
 from midpg_np.tree import Tree
 from midpg_np.workspace import Workspace, empty_like_batch
 
@@ -132,7 +132,7 @@ class MLPDiscriminator:
         da_q = dA_pos + dA_neg
         dW_e = c.e.T @ dA_pos + c.e_neg.T @ dA_neg
         dW = xp.concatenate([dW_e, c.q.T @ da_q])
-        first = {"layer_1": {"W": dW, "b": da_q.sum(axis=0)}}
+        first = {"layer_1": {"W": dW, "b": sum_rows(da_q)}}
         d_e, d_e_neg = product(dA_pos, c.W_e.T), product(dA_neg, c.W_e.T)
         d_q = product(da_q, c.W_q.T, like=c.q, out=empty_like_batch(c.q, workspace))
         return d_e, d_e_neg, d_q, first | grads

@@ -11,7 +11,7 @@ from midpg_np.backend import Array, get_xp
 from midpg_np.layers.blocks import BLOCK_FORMS, block_form
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_affine, init_scenario_affine
-from midpg_np.ops import AffineCache, affine, relu, relu_backward
+from midpg_np.ops import AffineCache, affine, relu, relu_backward, sum_rows
 from midpg_np.tree import Tree
 
 
@@ -132,7 +132,7 @@ class Gate:
         U, W = cache.layer_1
         dU = dA @ W[: self.dim_live].T
         return dU, {
-            "layer_1": {"W": U.T @ dA, "b": dA.sum(axis=0)},
+            "layer_1": {"W": U.T @ dA, "b": sum_rows(dA)},
             "layer_2": {"W": dW_2, "b": db_2},
         }
 

@@ -17,7 +17,7 @@ from midpg_np.layers.low_rank import (
     multiply_out_backward,
 )
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
-from midpg_np.ops import Pair, add_to
+from midpg_np.ops import Pair, add_to, sum_rows
 from midpg_np.tree import Tree
 
 
@@ -171,7 +171,7 @@ class LowRankLayer:
         """Return ``dH``, ``dz`` and the gradients (equations.md 9.3)."""
         g_bias: Tree = {}
         if cache.bias is None:
-            g_bias["b"] = dA.sum(axis=0)
+            g_bias["b"] = sum_rows(dA)
         else:
             dz_bias, g_bias["bias_generator"] = self.bias_generator.backward(dA, cache.bias)
         dH, dU, dV, dS = self._form.backward(dA, cache.product)

@@ -13,7 +13,7 @@ from midpg_np.layers.dwm import DynamicWeighting, WeightingCache
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.modulated import FORMS, cheaper_form
 from midpg_np.layers.repeat import REPEAT_MODES, merge_axis, split_axis
-from midpg_np.ops import Pair, add_to
+from midpg_np.ops import Pair, add_to, sum_rows
 from midpg_np.tree import Tree
 from midpg_np.workspace import Workspace
 
@@ -142,7 +142,7 @@ class ModulatedLayer:
         weighting = min(self.weighting.d_r * d_n, self.weighting.d_c * d_m)
         return d_m * d_n + weighting + self.weighting.multiply_adds
 
-    def _as_in_out(self, matrix: Array) -> Array:
+    def as_in_out(self, matrix: Array) -> Array:
         """W or Q with inputs before outputs; its own inverse."""
         return matrix if self.w_layout == "in_out" else matrix.swapaxes(-1, -2)
 
@@ -163,8 +163,8 @@ class ModulatedLayer:
         A : (B, dim_out)
         """
         Q, c_weighting = self.weighting.forward(params["weighting"], U, workspace)
-        Q = self._as_in_out(Q)
-        W = self._as_in_out(params["W"])
+        Q = self.as_in_out(Q)
+        W = self.as_in_out(params["W"])
         product, c_product = self._form.forward(H, W, Q, self.repeat_mode, workspace)
         bias, c_bias = params["b"], None
         if self.modulate_bias:
@@ -185,5 +185,5 @@ class ModulatedLayer:
             db, dQ_bias = modulated_bias_backward(dA, cache.bias)
             dQ = dQ + dQ_bias
         else:
-            db = dA.sum(axis=0)
-        return dH, self._as_in_out(dQ), {"W": self._as_in_out(dW), "b": db}
+            db = sum_rows(dA)
+        return dH, self.as_in_out(dQ), {"W": self.as_in_out(dW), "b": db}

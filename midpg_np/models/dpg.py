@@ -5,7 +5,7 @@ MI-DPG without its regulariser: the serving path of MI-DPG is this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -20,6 +20,8 @@ from midpg_np.layers.embedding import Embedding, EmbeddingCache
 from midpg_np.layers.initial import init_affine
 from midpg_np.layers.modulated_layer import ModulatedLayer, ModulatedLayerCache, check_divides
 from midpg_np.layers.negatives import ShuffleCache
+from midpg_np.models.aware_only import context_networks
+from midpg_np.models.dnn import DNN
 from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
@@ -108,7 +110,7 @@ class DPG:
     repeat_mode, w_layout, modulate_bias, form
         See ``ModulatedLayer``.
     dwm_inputs : str
-        "both": U = [E_aw, H].  "aw_only": U = E_aw.
+        "both": U = [E_aw, H].  "aw_only": U = E_aw; predicted by context (``aware_only``).
     dedup_first : bool
         Leave out the second copy of E_aw in the first layer's U = [E_aw, X], X = [E_aw, E_ag].
     dwm_detach_h : bool
@@ -252,6 +254,15 @@ class DPG:
         """Return the gradient of every parameter."""
         d_inputs, grads = self.network_backward(d_output, cache.network)
         return self.embed_backward(d_inputs, cache.embed) | grads
+
+    @property
+    def plain_by_context(self) -> bool:
+        """Rows with the same scenario-aware codes have the same core."""
+        return self.dwm_inputs == "aw_only" and self.form == "grouped"
+
+    def context_networks(self, params: Tree, contexts: Array) -> Iterator[tuple[DNN, Tree]]:
+        """Yield the plain network of each context, (G, n_aware) codes (``models.aware_only``)."""
+        return context_networks(self, params, contexts)
 
     def embed(
         self, params: Tree, batch: Batch, draws: Draws | None

@@ -80,7 +80,10 @@ class Model(Protocol):
     params``, which moves them after each step (moving averages, schedules); ``rows_read(batch)``,
     the rows of every table that ``forward`` will read, for row-wise optimisers, if there are others
     than ``embedding.table``; ``serving_form(params) -> (model, params)``, a smaller model that
-    predicts the same, and may share arrays with ``params``.
+    predicts the same, and may share arrays with ``params``; ``plain_by_context`` (True: the
+    codes of the first ``n_aware`` fields, the context, decide alone on the weights of a row) and
+    ``context_networks(params, contexts) -> iterator of (model, params)``, which gives for each
+    context a model that predicts the same for its rows.
 
     A model whose rows do not meet behind the embeddings may offer its passes in two halves, so that
     ``training.tiles`` can send a batch through the second half tile by tile:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.backend import keep_freed_memory, to_numpy
+from midpg_np.backend import keep_freed_memory
 from midpg_np.batch import Batch
 from midpg_np.data.batches import Dataset
 from midpg_np.data.errors import RowError
+from midpg_np.training.by_context import is_by_context, logits_in_batches, logits_in_blocks
 from midpg_np.training.metrics import Metrics, evaluate_logits
 from midpg_np.tree import Tree, tree_to_device
 
@@ -29,6 +30,9 @@ def predict_logits(
     device: str = "cpu",
 ) -> np.ndarray:
     """Return the logit of every row, on the host, in the dtype of the parameters.
+
+    A model with ``plain_by_context`` predicts the rows of a context together, as a plain network:
+    the same to rounding as its ``forward``, and by the same rule wherever rows are predicted.
 
     Parameters
     ----------
@@ -69,12 +73,8 @@ def logits_of(
         few = len(dataset) <= _FEWEST_ROWS
         batch_size = _FEWEST_ROWS if few else rows_per_batch(model, params, device)
     keep_freed_memory()
-    parts = []
-    for start in range(0, len(dataset), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(dataset)))
-        batch = dataset.batch(rows)._replace(label=None).to(device)
-        parts.append(to_numpy(model.forward(params, batch)[0].logit))
-    return np.concatenate(parts) if parts else np.zeros(0)
+    predict = logits_in_blocks if is_by_context(model) else logits_in_batches
+    return predict(model, params, dataset.batch(), batch_size, device)
 
 
 def rows_per_batch(model: Any, params: Tree, device: str = "cpu") -> int:

@@ -1,6 +1,7 @@
 """Probabilities for a file of raw rows, of any length: read, encode and predict, piece by piece.
 
-A batch holds the same rows of the file whatever the size of the pieces and the number of threads,
+A batch, or a block (``training.by_context``), holds the same rows of the file whatever the size of
+the pieces and the number of threads,
 and so the result has the same bits.
 """
 
@@ -20,6 +21,7 @@ from midpg_np.data.encoding import UnknownCategoryWarning, unknown_message
 from midpg_np.data.errors import RowError
 from midpg_np.data.reading import read_chunks
 from midpg_np.ops import sigmoid
+from midpg_np.training import by_context
 from midpg_np.training.checkpoint import LoadedModel
 from midpg_np.training.evaluate import logits_of, rows_per_batch, serving
 from midpg_np.training.trainer import one_blas_thread
@@ -56,7 +58,8 @@ def stream_probabilities(
     device : str
         "cpu" or "cuda".
     chunk_rows : int
-        Rows read at a time, rounded up to whole batches.  At most ``n_threads + 2`` pieces of so
+        Rows read at a time, rounded up to whole batches, or to blocks of 65,536 rows for a model
+        with ``plain_by_context``.  At most ``n_threads + 2`` pieces of so
         many rows are in memory.
     n_threads : int, optional
         Pieces worked on at a time; one per core, or one on a GPU, if not given.
@@ -80,7 +83,8 @@ def stream_probabilities(
     encoder = loaded.encoder
     model, params = serving(loaded.model, loaded.params, device)
     batch_size = rows_per_batch(model, params, device)
-    chunk_rows = -(-chunk_rows // batch_size) * batch_size
+    together = by_context.BLOCK_ROWS if by_context.is_by_context(model) else batch_size
+    chunk_rows = -(-chunk_rows // together) * together
 
     def predicted(start_and_rows: tuple[int, Any]) -> Predicted:
         start, rows = start_and_rows

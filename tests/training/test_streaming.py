@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ from midpg_np import perturbed
 from midpg_np.data import Encoder, Schema, UnknownCategoryWarning, read_table
 from midpg_np.models import make_model
 from midpg_np.ops import sigmoid
-from midpg_np.training import evaluate, streaming
+from midpg_np.training import by_context, evaluate, streaming
 from midpg_np.training.checkpoint import LoadedModel
 from midpg_np.training.evaluate import predict_logits, rows_per_batch
 from midpg_np.training.streaming import in_order, stream_probabilities
@@ -69,6 +70,27 @@ def test_pieces_and_threads_do_not_change_a_bit(loaded, tmp_path, suffix, chunk_
     got = np.concatenate(pieces)
     assert got.tobytes() == sigmoid(logits.astype(np.float64))[0].tobytes()
     assert np.ptp(got) > 0.01
+
+
+@pytest.mark.parametrize(("chunk_rows", "n_threads"), [(1, 1), (300, 3), (10**6, 2)])
+def test_blocks_of_contexts_do_not_change_a_bit_either(
+    loaded, tmp_path, monkeypatch, chunk_rows, n_threads
+):
+    """7 blocks of 208 rows hold 35 rows per context, the last one 7: too few to group them."""
+    monkeypatch.setattr(by_context, "BLOCK_ROWS", 208)
+    by_context_only = replace(loaded.model, dwm_inputs="aw_only")
+    params = perturbed(by_context_only.init(np.random.default_rng(0)), np.random.default_rng(1))
+    loaded = loaded._replace(model=by_context_only, params=tree_astype(params, np.float32))
+    path = write(tmp_path, make_rows().drop("bought"))
+    rows = loaded.encoder.transform(read_table(path), require_label=False)
+    with one_blas_thread():
+        logits = predict_logits(loaded.model, loaded.params, rows, batch_size=16)
+    pieces = list(stream_probabilities(loaded, path, chunk_rows=chunk_rows, n_threads=n_threads))
+    assert len(pieces) == -(-N_ROWS // (-(-chunk_rows // 208) * 208))
+    got = np.concatenate(pieces)
+    assert got.tobytes() == sigmoid(logits.astype(np.float64))[0].tobytes()
+    row_by_row = loaded.model.forward(loaded.params, rows.batch())[0].logit
+    np.testing.assert_allclose(logits, row_by_row, rtol=0, atol=1e-5 * np.abs(row_by_row).max())
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
