@@ -152,7 +152,6 @@ fake_xp = SimpleNamespace(
     full=lambda *args, **kwargs: FakeArray(np.full(*args, **kwargs)),
     empty=lambda *args, **kwargs: _spoiled(np.empty(*args, **kwargs)),
     ones=lambda *args, **kwargs: FakeArray(np.ones(*args, **kwargs)),
-    empty=lambda *args, **kwargs: FakeArray(np.empty(*args, **kwargs)),
     asarray=lambda data, **kwargs: (
         data if isinstance(data, FakeArray) else FakeArray(np.asarray(data, **kwargs))
     ),

@@ -160,9 +160,10 @@ def launcher_for(*args: Any) -> Launcher | None:
 
 
 def fuses(*args: Any) -> bool:
-    """Whether a kernel of this package would serve these arguments, arrays first."""
-    # On a CPU this is asked some twenty times a step, and answered by one look.
-    return type(args[0]) is not np.ndarray and launcher_for(*args) is not None
+    """Whether a kernel of this package would serve these arguments."""
+    if all(type(x) is np.ndarray for x in args):  # asked some twenty times in a step on a CPU
+        return False
+    return launcher_for(*args) is not None
 
 
 def fused(device_form: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

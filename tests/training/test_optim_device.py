@@ -21,7 +21,6 @@ from midpg_np.training.loop import fit
 from midpg_np.training.optim import Adam
 from midpg_np.tree import tree_items
 
-
 SCALES = np.array([1.0, 1.0, 1e-158])  # the last: second moments that are flushed at step 64
 
 
