@@ -12,14 +12,12 @@ import platform
 import time
 
 import numpy as np
+from frameworks.ours import OurStep
 
 from midpg_np.batch import Batch
-from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models import MODELS, make_model
-from midpg_np.training.optim import Adam
-from midpg_np.training.step import training_step
+from midpg_np.training.evaluate import serving
 from midpg_np.training.trainer import one_blas_thread
-from midpg_np.tree import tree_astype
 
 SIZES = {"vocab_sizes": (1000,) * 16, "n_aware": 2, "n_scenarios": 10}
 OPTIONS = {"pepnet": {"prior_fields": (2, 3, 4, 5)}}
@@ -38,28 +36,19 @@ class Timed:
 
     def __init__(self, name: str) -> None:
         self.model = make_model(name, **SIZES, **OPTIONS.get(name, {}))
-        self.params = tree_astype(self.model.init(np.random.default_rng(0)), np.float32)
-        self.adam = Adam()
-        fixed = getattr(self.model, "buffers", ())
-        self.state = self.adam.init(self.params, fixed)
+        self.ours = OurStep(self.model, self.model.init(np.random.default_rng(0)))
         self.steps: list[float] = []
         self.predictions: list[float] = []
 
     def step(self, batch: Batch, rng: np.random.Generator) -> None:
         """Time one training step."""
         started = time.process_time()
-        draws = self.model.draw(rng, batch)
-        result = training_step(self.model, CROSS_ENTROPIES["full"], self.params, batch, draws)
-        self.adam.update(self.params, result.grads, self.state)
-        if hasattr(self.model, "advance"):
-            self.params = self.model.advance(self.params, result.cache)
+        self.ours.step(self.ours.stage(batch, self.model.draw(rng, batch)))
         self.steps.append(time.process_time() - started)
 
     def predict(self, batch: Batch) -> None:
         """Time one prediction."""
-        model, params = self.model, self.params
-        if hasattr(model, "serving_form"):
-            model, params = model.serving_form(params)
+        model, params = serving(self.model, self.ours.params)
         started = time.process_time()
         model.forward(params, batch)
         self.predictions.append(time.process_time() - started)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.backend import keep_freed_memory, to_numpy
+from midpg_np.backend import keep_freed_memory, to_device, to_numpy
 from midpg_np.batch import Batch
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.flat_params import flat_views
-from midpg_np.training.step import draws_to_device, host_batch, rows_read, training_step
+from midpg_np.training.step import host_batch, rows_read, training_step
 from midpg_np.training.tiles import Tiles
 from midpg_np.tree import Tree, tree_astype, tree_flatten, tree_to_device
 
@@ -53,7 +53,11 @@ class OurStep:
         """Return ``(batch, draws)`` on the device, labels in the dtype of the parameters."""
         if batch.label is not None:
             batch = host_batch(batch, self.dtype)
-        return batch.to(self.device), draws_to_device(draws, self.dtype, self.device)
+        moved = {}
+        for name, x in draws.items():
+            x = x.astype(self.dtype) if x.dtype.kind == "f" else x
+            moved[name] = to_device(x, self.device)
+        return batch.to(self.device), moved
 
     def _result(self, staged: Any) -> Any:
         loss = CROSS_ENTROPIES["full"]
