@@ -7,8 +7,7 @@ weights V_v (equations.md 3.5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.embedding import Embedding
@@ -17,40 +16,38 @@ from midpg_np.layers.repeat import merge_axis, repeat, split_axis
 from midpg_np.models.dnn import DNN
 from midpg_np.tree import Tree
 
-if TYPE_CHECKING:
-    from midpg_np.models.dpg import DPG
-
 _MEMORY = 2**22  # bytes of weights that are formed at a time
 
 
-def context_networks(model: DPG, params: Tree, contexts: Array) -> Iterator[tuple[DNN, Tree]]:
-    """Yield for each context a plain network that gives its rows the logits that ``model`` gives.
+def context_networks(
+    network: DNN, layers: Mapping[str, ModulatedLayer], params: Tree, contexts: Array
+) -> Iterator[tuple[DNN, Tree]]:
+    """Yield, for each context, ``network`` and weights that give its rows the logits of DPG.
 
-    The networks share the embedding tables with ``params``.
+    The weights share the embedding tables with ``params``.
+
+    Parameters
+    ----------
+    network : DNN
+        A plain network of DPG's fields and widths.
+    layers, params
+        Modulated layers of DPG, and its parameters.
 
     Shapes
     ------
     contexts : (G, n_aware)
         Codes of the scenario-aware fields.
     """
-    network = DNN(
-        model.vocab_sizes,
-        model.n_aware,
-        model.n_scenarios,
-        model.dim_embedding,
-        model.hidden,
-        model.activation,
-    )
     *_, head = network.mlp.layer_names
-    shared = {} if model.modulate_output else {head: params["head"]}
-    aware = Embedding(model.vocab_sizes[: model.n_aware], model.dim_embedding)
-    n_weights = sum(layer.dim_in * layer.dim_out for layer in model.layers.values())
+    shared = {} if "head" in layers else {head: params["head"]}
+    aware = Embedding(network.vocab_sizes[: network.n_aware], network.dim_embedding)
+    n_weights = sum(layer.dim_in * layer.dim_out for layer in layers.values())
     size = max(1, _MEMORY // (n_weights * params["embedding"]["table"].dtype.itemsize))
     for start in range(0, len(contexts), size):
         E_aw, _ = aware.forward(params["embedding"], contexts[start : start + size])
         weights = {
             head if name == "head" else name: context_weights(layer, params[name], E_aw)
-            for name, layer in model.layers.items()
+            for name, layer in layers.items()
         }
         for g in range(len(E_aw)):
             mlp = {name: {"W": V[g], "b": beta[g]} for name, (V, beta) in weights.items()}

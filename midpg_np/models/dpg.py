@@ -262,7 +262,9 @@ class DPG:
 
     def context_networks(self, params: Tree, contexts: Array) -> Iterator[tuple[DNN, Tree]]:
         """Yield the plain network of each context, (G, n_aware) codes (``models.aware_only``)."""
-        return context_networks(self, params, contexts)
+        fields = (self.vocab_sizes, self.n_aware, self.n_scenarios, self.dim_embedding)
+        network = DNN(*fields, self.hidden, self.activation)
+        return context_networks(network, self.layers, params, contexts)
 
     def embed(
         self, params: Tree, batch: Batch, draws: Draws | None
