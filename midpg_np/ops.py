@@ -28,11 +28,6 @@ def product(x: Array, W: Array, like: Array | None = None, out: Array | None = N
     return times(x, W, out=out)
 
 
-def take_rows(x: Array, ids: Array) -> Array:
-    """Rows ``ids`` of a batch (B, d), stored as the batch is."""
-    return x.T[:, ids].T if is_batch_last(x) else x[ids]
-
-
 def add_to(y: Array, b: Array) -> Array:
     """y + b in the memory of y, a fresh array; elsewhere if b is wider (the complex step)."""
     if y.dtype != b.dtype:
