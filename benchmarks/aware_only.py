@@ -17,8 +17,8 @@ from midpg_np import perturbed
 from midpg_np.batch import Batch
 from midpg_np.models import make_model
 from midpg_np.training import by_context
+from midpg_np.training.blas import one_blas_thread
 from midpg_np.training.evaluate import keep_freed_memory, rows_per_batch
-from midpg_np.training.trainer import one_blas_thread
 from midpg_np.tree import tree_astype, tree_to_device
 
 SIZES = {"vocab_sizes": (1000,) * 8, "n_aware": 2, "n_scenarios": 10, "dim_embedding": 16}

@@ -29,7 +29,7 @@ from midpg_np.checks.catalogue import Sizes
 from midpg_np.checks.numeric import central_differences, complex_steps
 from midpg_np.experiments.full_size_models import FULL_SIZE_CASES
 from midpg_np.experiments.small_models import MODEL_CASES
-from midpg_np.training.trainer import one_blas_thread
+from midpg_np.training.blas import one_blas_thread
 from midpg_np.tree import tree_flatten
 
 COMMAND = "from midpg_np.cli import main; main()"

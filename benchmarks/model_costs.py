@@ -16,8 +16,8 @@ from frameworks.ours import OurStep
 
 from midpg_np.batch import Batch
 from midpg_np.models import MODELS, make_model
+from midpg_np.training.blas import one_blas_thread
 from midpg_np.training.evaluate import serving
-from midpg_np.training.trainer import one_blas_thread
 
 SIZES = {"vocab_sizes": (1000,) * 16, "n_aware": 2, "n_scenarios": 10}
 OPTIONS = {"pepnet": {"prior_fields": (2, 3, 4, 5)}}

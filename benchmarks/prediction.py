@@ -20,8 +20,8 @@ from turns import Proofs, time_case
 
 from midpg_np.data.batches import Dataset
 from midpg_np.models import MODELS
+from midpg_np.training.blas import one_blas_thread
 from midpg_np.training.evaluate import predict_logits
-from midpg_np.training.trainer import one_blas_thread
 from midpg_np.tree import tree_astype
 
 COMPARED = ("dnn", "midpg")

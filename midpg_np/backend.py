@@ -54,7 +54,6 @@ def _numpy_scatter_add(target: np.ndarray, ids: np.ndarray, rows: np.ndarray) ->
 _BACKENDS: dict[type, Backend] = {
     np.ndarray: Backend("numpy", np, _numpy_scatter_add, lambda array: array)
 }
-_NUMPY_ONLY = {np.ndarray}
 
 
 def register_backend(array_type: type, backend: Backend) -> None:
@@ -67,7 +66,6 @@ def _load_cupy() -> ModuleType:
     remedy = "Install the extra 'cuda12' or 'cuda13' (pip install 'midpg_np[cuda12]')"
     try:
         import cupy
-        import cupyx
     except ImportError as error:
         raise DeviceError(f"device 'cuda' needs CuPy, which is not installed. {remedy}.") from error
     try:
@@ -79,7 +77,7 @@ def _load_cupy() -> ModuleType:
     if n_devices == 0:
         raise DeviceError("device 'cuda' was asked for, but CuPy finds no GPU. Use device 'cpu'.")
     if cupy.ndarray not in _BACKENDS:
-        backend = Backend("cupy", cupy, cupyx.scatter_add, cupy.asnumpy, cupy.RawModule)
+        backend = Backend("cupy", cupy, cupy.add.at, cupy.asnumpy, cupy.RawModule)
         register_backend(cupy.ndarray, backend)
     return cupy
 
@@ -123,9 +121,12 @@ def get_xp(*arrays: Array, **named: Array) -> Namespace:
     TypeError
         If the arrays live on different devices, or one of them is not an array at all.
     """
-    kinds = {*map(type, arrays), *map(type, named.values())}
-    if kinds == _NUMPY_ONLY:  # on the way to every operation, so without naming anybody
-        return np
+    for array in (*arrays, *named.values()):  # on the way to every operation, so without names
+        if type(array) is not np.ndarray:
+            break
+    else:
+        if arrays or named:
+            return np
     positional = {f"argument {i}": array for i, array in enumerate(arrays, start=1)}
     return _common_backend(positional | named).xp
 
@@ -224,6 +225,11 @@ def sorted_positions(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = keys & ((1 << bits) - 1)
     keys >>= bits
     return keys, order
+
+
+def is_on_host(array: Array) -> bool:
+    """Whether an array is NumPy's, and its values can be looked at without waiting for a device."""
+    return isinstance(array, np.ndarray)
 
 
 def is_batch_last(x: Array) -> bool:

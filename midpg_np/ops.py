@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp, is_batch_last
 
 
@@ -23,9 +24,10 @@ def product(x: Array, W: Array, like: Array | None = None, out: Array | None = N
     """x W, stored as ``like`` is (``like`` = x if None), or written to ``out``."""
     xp = get_xp(x=x, W=W)
     times = xp.multiply if x.shape[1] == 1 else xp.matmul  # (B, 1) (1, O) has nothing to sum
-    if is_batch_last(x if like is None else like):
-        return times(W.T, x.T, out=None if out is None else out.T).T
-    return times(x, W, out=out)
+    last = is_batch_last(x if like is None else like)
+    shape = (W.shape[1], x.shape[0]) if last else (x.shape[0], W.shape[1])
+    result = kernels.room(xp, shape, x, W) if out is None else out.T if last else out
+    return times(W.T, x.T, out=result).T if last else times(x, W, out=result)
 
 
 def add_to(y: Array, b: Array) -> Array:
@@ -69,7 +71,12 @@ def affine(x: Array, W: Array, b: Array) -> tuple[Array, AffineCache]:
 
 def affine_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array, Array]:
     """Return ``dx, dW, db``."""
-    return product(dy, cache.W.T, like=cache.x), cache.x.T @ dy, sum_rows(dy)
+    return *product_backward(dy, cache), sum_rows(dy)
+
+
+def product_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array]:
+    """Return ``dx, dW`` of the product x W."""
+    return product(dy, cache.W.T, like=cache.x), cache.x.T @ dy
 
 
 def sum_rows(x: Array) -> Array:
@@ -92,6 +99,8 @@ def relu(x: Array) -> tuple[Array, Array]:
 
     Backward: dx = dy where x > 0, else 0; the derivative at the corner x = 0 is 0.
     """
+    if kernels.fuses(x):
+        return kernels.relu(x)
     is_positive = x.real > 0
     if x.dtype.kind == "c":
         return x * is_positive, is_positive
@@ -100,6 +109,8 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 def relu_backward(dy: Array, is_positive: Array) -> Array:
     """Return ``dx``."""
+    if kernels.fuses(dy, is_positive):
+        return kernels.relu_backward(dy, is_positive)
     return dy * is_positive
 
 
@@ -135,6 +146,9 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
     Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
     analytic, so the complex step sees through it.
     """
+    if kernels.fuses(x):
+        y = kernels.bounded(x, 1.0)
+        return y, y
     y = 0.5 * x
     get_xp(x).tanh(y, out=y)
     y *= 0.5
@@ -144,6 +158,8 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
 
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Return ``dx``."""
+    if kernels.fuses(dy, y):
+        return kernels.bounded_backward(dy, y, 1.0)
     dx = dy * y
     dx *= 1.0 - y
     return dx
@@ -156,6 +172,9 @@ def scaled_sigmoid(
 
     Backward: dx = dy y (1 - y / scale).  ``out`` may be x itself.
     """
+    if out is None and kernels.fuses(x):
+        y = kernels.bounded(x, scale)
+        return y, (y, scale)
     xp = get_xp(x)
     y = xp.multiply(x, 0.5, out=out)
     xp.tanh(y, out=y)
@@ -169,6 +188,8 @@ def scaled_sigmoid_backward(
 ) -> Array:
     """Return ``dx``; ``out`` must be neither dy nor y."""
     y, scale = cache
+    if out is None and kernels.fuses(dy, y):
+        return kernels.bounded_backward(dy, y, scale)
     dx = get_xp(dy=dy, y=y).subtract(scale, y, out=out)
     dx *= y
     dx *= dy
@@ -263,9 +284,39 @@ class Activation(NamedTuple):
 
 def activation_backward(activation: Activation, dy: Array, cache: Any) -> Array:
     """Return ``dx`` where dy is a fresh array that nobody else reads: a ReLU takes its memory."""
-    if activation.backward is relu_backward:
+    if activation.backward is relu_backward and not kernels.fuses(dy, cache):
         return times_to(dy, cache)
     return activation.backward(dy, cache)
+
+
+def biased(P: Array, b: Array, activation: Activation) -> tuple[Array, Array, Any]:
+    """Return A = P + b, in the memory of P, a fresh array; H = act(A); and the activation's cache.
+
+    Backward: dA is the activation's dx of dH, db the sum of dA over the batch.
+
+    Shapes
+    ------
+    P : (B, O)
+    b : (O,)
+    A : (B, O)
+    H : (B, O)
+    """
+    if activation.forward is relu and b.ndim == 1 and is_batch_last(P) and kernels.fuses(P, b):
+        A, H, is_positive = kernels.bias_relu(P.T, b)
+        return A.T, H.T, is_positive.T
+    A = add_to(P, b)
+    H, cache = activation.forward(A)
+    return A, H, cache
+
+
+def biased_backward(dH: Array, cache: Any, activation: Activation) -> tuple[Array, Array]:
+    """Return ``dA, db``; dH is a fresh array that nobody else reads."""
+    is_relu = activation.backward is relu_backward
+    if is_relu and is_batch_last(dH) and kernels.fuses(dH, cache):
+        dA, db = kernels.bias_relu_backward(dH.T, cache.T)
+        return dA.T, db
+    dA = activation_backward(activation, dH, cache)
+    return dA, sum_rows(dA)
 
 
 # Add your own pair here to use it as the activation of any model.

@@ -33,11 +33,9 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define __forceinline__ inline
 #define __shared__ static
 
-static unsigned long long atomicCAS(
-    unsigned long long* place, unsigned long long old, unsigned long long value
-) {
-    unsigned long long seen = *place;
-    if (seen == old) *place = value;
+template <class T> static T atomicAdd(T* place, T value) {
+    T seen = *place;
+    *place += value;
     return seen;
 }
 
@@ -108,7 +106,7 @@ static void __syncthreads() {
 
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 OPTIONS = {"--fmad=false": "-ffp-contract=off"}
-TYPES = {"wide": np.int64, "int": np.int32}
+TYPES = {"wide": np.int64, "int": np.int32, "bool": np.bool_}
 
 
 def compiler():

@@ -136,9 +136,10 @@ def test_embedding():
 
     def both(table, codes, dE):
         E, cache = layer.forward({"table": table}, codes)
-        rows = layer.backward(dE, cache)["table"]
-        dense = layer.backward_dense(dE, cache)["table"]
-        return [E, rows.ids, rows.rows, rows.dense(), dense]
+        gradient = layer.backward(dE, cache)["table"]
+        assert gradient.is_summed == isinstance(dE, np.ndarray)
+        rows, dense = gradient.summed(), layer.backward_dense(dE, cache)["table"]
+        return [E, rows.ids, rows.rows, gradient.dense(), rows.dense(), dense]
 
     codes = np.array([[0, 1], [2, 1], [0, 3], [0, 1]])  # with repeats, without row 1
     table, dE = generator(7).normal(size=(7, 2)), generator(8).normal(size=(4, 4))

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # as the table holds for those that are.
 ALLOWED = {
     "backend": set(),
-    "kernels": {"backend"},
+    "kernels": {"backend", "workspace"},
     "tree": {"backend"},
     "batch": {"backend"},
     "workspace": {"backend"},
@@ -34,7 +34,18 @@ ALLOWED = {
         *("data", "checks", "plots"),
     },
 }
-HEAVY = ("sklearn", "polars", "matplotlib", "cupy", "pandas", "torch", "typer", "rich", "scipy")
+HEAVY = (
+    "numba",
+    "sklearn",
+    "polars",
+    "matplotlib",
+    "cupy",
+    "pandas",
+    "torch",
+    "typer",
+    "rich",
+    "scipy",
+)
 # Files of the mathematics that draw, initialise or sort integers, on the host.
 ON_THE_HOST = {"layers/initial.py", "layers/negatives.py", "layers/groups.py"}
 HOST_NAMES = {"random.Generator", "random.default_rng", "ndarray"}

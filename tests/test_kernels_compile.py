@@ -10,19 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from midpg_np.kernels import adam, cores, launch, losses, replay, weighting
+from midpg_np.kernels import adam, cores, elementwise, launch, losses, modulated, pairs, rows
 
 SOURCES = {
     "core": cores.CORE,
-    "weighting": weighting.WEIGHTING,
+    "product": modulated.PRODUCT.having(F=8, J=4),
     "losses": losses.LOSSES,
+    "elementwise": elementwise.ELEMENTWISE,
+    "pairs": pairs.PAIRS,
+    "rows": rows.ROWS,
     "adam": adam.ADAM,
-    "replay": replay.REPLAY,
     "sum_chunks": launch.SUM_CHUNKS,
 }
 # Sources whose every operation is rounded once: the same bits as on a CPU.
-NO_TRANSCENDENTALS = ("weighting", "adam", "sum_chunks")
-OPTIONS = ("--std=c++17", "--fmad=false")  # CuPy 14 sets the standard itself
+NO_TRANSCENDENTALS = ("elementwise", "pairs", "rows", "adam", "sum_chunks")
+
+
+def options_of(source, real):
+    """Options as CuPy passes them; CuPy 14 sets the standard itself."""
+    constants = (f"-D{name}={value}" for name, value in source.constants)
+    exact = ("--fmad=false",) if source.is_exact else ()
+    return "--std=c++17", f"-DREAL={real}", *constants, *exact
 
 
 def find_nvrtc():
@@ -71,16 +79,15 @@ def test_every_source_is_valid_cuda(by, real, tmp_path):
     library = find_nvrtc() if by == "nvrtc" else shutil.which("nvcc")
     if library is None:
         pytest.skip(f"{by} is not installed")
-    for name, text in SOURCES.items():
-        source = launch.COMMON + text
+    for name, source in SOURCES.items():
+        text, options = launch.COMMON + source.text, options_of(source, real)
         if by == "nvrtc":
-            options = (*OPTIONS, f"-DREAL={real}", "--gpu-architecture=compute_90")
-            ptx = ptx_by_nvrtc(library, source, options)
+            ptx = ptx_by_nvrtc(library, text, (*options, "--gpu-architecture=compute_90"))
         else:
-            ptx = ptx_by_nvcc(source, (*OPTIONS, f"-DREAL={real}", "-arch=compute_90"), tmp_path)
-        kernels = set(re.findall(r"__global__ void (\w+)", text))
+            ptx = ptx_by_nvcc(text, (*options, "-arch=compute_90"), tmp_path)
+        kernels = set(re.findall(r"__global__ void (\w+)", source.text))
         assert set(re.findall(r"\.entry (\w+)\(", ptx)) == kernels
         if name in NO_TRANSCENDENTALS:
             assert "fma.rn" not in ptx, name
-        if real == "float" and name != "replay":  # replay takes powers in double precision
+        if real == "float":
             assert ".f64" not in ptx, name

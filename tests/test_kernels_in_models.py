@@ -12,7 +12,6 @@ from midpg_np import backend, losses
 from midpg_np.backend import to_numpy
 from midpg_np.batch import Batch
 from midpg_np.checks import dense_gradients, perturbed_params
-from midpg_np.layers.modulated import FORMS
 from midpg_np.training.step import training_step
 from midpg_np.tree import tree_flatten, tree_map
 
@@ -39,25 +38,8 @@ def test_a_step_with_kernels_is_a_step(name):
     ran = set(ShimModule.launches)
     assert "cross_entropy" in ran
     if name == "midpg":
-        assert {"core_forward", "core_backward_shared", "jensen_shannon"} <= ran
-        assert {"weighted_sum", "weighted_inputs"} & ran
+        assert {"core_forward", "core_backward_shared", "jensen_shannon", "pair_scores"} <= ran
+        assert {"product_forward", "product_dH_dQ", "product_dW", "bias_relu", "lookup"} <= ran
     assert_close({n: to_numpy(x) for n, x in got.losses.items()}, want.losses)
     grads = tree_flatten(tree_map(to_numpy, dense_gradients(got.grads)))
     assert_close(grads, tree_flatten(dense_gradients(want.grads)))
-
-
-@pytest.mark.parametrize("mode", ["block", "tile"])
-@pytest.mark.parametrize("form", ["row", "column"])
-def test_a_product_with_kernels_is_a_product(form, mode):
-    rng = generator(4)
-    H, W, Q = rng.normal(size=(9, 6)), rng.normal(size=(6, 8)), rng.normal(size=(9, 3, 4))
-    A, cache = FORMS[form].forward(H, W, Q, mode)
-    dA = rng.normal(size=A.shape)
-    ShimModule.launches = []
-    A_there, cache_there = FORMS[form].forward(*map(to_fake, (H, W, Q)), mode)
-    there = A_there, *FORMS[form].backward(to_fake(dA), cache_there)
-    kernel = {"row": "weighted_sum", "column": "weighted_inputs"}[form]
-    assert ShimModule.launches == [kernel, f"{kernel}_backward"]
-    names = ("A", "dH", "dW", "dQ")
-    got = {name: to_numpy(x) for name, x in zip(names, there, strict=True)}
-    assert_close(got, dict(zip(names, (A, *FORMS[form].backward(dA, cache)), strict=True)))

@@ -6,10 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import generator, seeds, sizes
 
-from midpg_np import kernels, losses
+from midpg_np import kernels, losses, ops
+from midpg_np.checks import perturbed
+from midpg_np.layers.discriminator import MLPDiscriminator
 from midpg_np.layers.dwm import DynamicWeighting
+from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.modulated import FORMS
-from midpg_np.layers.repeat import repeat, repeat_backward
+from midpg_np.layers.negatives import shuffle, shuffle_backward
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.adam_core import corrections
 from midpg_np.training.optim import Adam
@@ -64,81 +67,69 @@ def test_core(sizes, seed, variant):
             close((gradient, grads[name]))
 
 
-def modulated(sizes, rng):
-    s = sizes
+@given(sizes=sizes(), seed=seeds, mode=MODES)
+def test_modulated_product(sizes, seed, mode):
+    rng, s = generator(seed), sizes
     H, W = rng.normal(size=(s.B, s.d_m)), rng.normal(size=(s.d_m, s.d_n))
-    return H, W, rng.normal(size=(s.B, s.d_r, s.d_c)), rng.normal(size=(s.B, s.d_n))
+    Q, dA = rng.normal(size=(s.B, s.d_r, s.d_c)), rng.normal(size=(s.B, s.d_n))
+    A, cache = FORMS["textbook"].forward(H, W, Q, mode)
+    dH, dW, dQ = FORMS["textbook"].backward(dA, cache)
+    args = H.T, W, last(Q), mode
+    got = kernels.modulated_product_backward(dA.T, *args)
+    close((kernels.modulated_product(*args), A.T), *zip(got, (dH.T, dW, last(dQ)), strict=True))
 
 
-def group(n, n_groups, mode):
-    return np.arange(n) % n_groups if mode == "tile" else np.arange(n) // (n // n_groups)
-
-
-@given(sizes=sizes(), seed=seeds, mode=MODES)
-def test_row_grouped(sizes, seed, mode):
-    H, W, Q, dA = modulated(sizes, generator(seed))
-    d_m, d_r = W.shape[0], Q.shape[1]
-    forward, backward = FORMS["row"]
-    A, cache = forward(H, W, Q, mode)
-    dH, dW, dQ = backward(dA, cache)
-    mine = (group(d_m, d_r, mode) == np.arange(d_r)[:, None]).astype(float)  # (d_r, d_m)
-    Z = np.einsum("ri,bi,ij->rjb", mine, H, W)
-    got_dQ, dZ = kernels.weighted_sum_backward(dA.T, last(Q), Z, mode)
+@given(sizes=sizes(), seed=seeds)
+def test_elementwise(sizes, seed):
+    rng, s = generator(seed), sizes
+    P, b, dH = rng.normal(size=(s.B, s.d_m)), rng.normal(size=s.d_m), rng.normal(size=(s.B, s.d_m))
+    relu = ops.ACTIVATIONS["relu"]
+    A, H, is_positive = ops.biased(P.copy(), b, relu)
+    dA, db = ops.biased_backward(dH.copy(), is_positive, relu)
+    got = kernels.bias_relu(P.T.copy(), b)
     close(
-        (kernels.weighted_sum(last(Q), Z, mode), A.T),
-        (got_dQ, last(dQ)),
-        (np.einsum("ri,rjb,ij->bi", mine, dZ, W), dH),
-        (np.einsum("ri,rjb,bi->ij", mine, dZ, H), dW),
+        (got[0], A.T),
+        (got[1], H.T),
+        *zip(kernels.bias_relu_backward(dH.T, got[2]), (dA.T, db), strict=True),
     )
+    close((kernels.relu(A)[0], H), (kernels.relu_backward(dH, is_positive), dA))
+    np.testing.assert_array_equal(got[2], is_positive.T)
 
 
-@given(sizes=sizes(), seed=seeds, mode=MODES)
-def test_column_grouped(sizes, seed, mode):
-    H, W, Q, dA = modulated(sizes, generator(seed))
-    d_n, d_c = W.shape[1], Q.shape[2]
-    forward, backward = FORMS["column"]
-    A, cache = forward(H, W, Q, mode)
-    dH, dW, dQ = backward(dA, cache)
-    mine = (group(d_n, d_c, mode) == np.arange(d_c)[:, None]).astype(float)  # (d_c, d_n)
-    G = kernels.weighted_inputs(last(Q), H.T, mode)
-    dG = np.einsum("cj,bj,ij->cib", mine, dA, W)
-    got_dQ, got_dH = kernels.weighted_inputs_backward(dG, last(Q), H.T, mode)
-    close(
-        (np.einsum("cj,cib,ij->jb", mine, G, W), A.T),
-        (got_dQ, last(dQ)),
-        (got_dH, dH.T),
-        (np.einsum("cj,cib,bj->ij", mine, G, dA), dW),
-    )
+@given(sizes=sizes(), seed=seeds)
+def test_pairs(sizes, seed):
+    """The discriminator, and its adjoints, from its projected contexts and signals on."""
+    rng, B, d_e, d_q, v = generator(seed), sizes.B, 3, sizes.d_r * sizes.d_c, sizes.d_m
+    layer = MLPDiscriminator(d_e, d_q, (v,))
+    params = perturbed(layer.init(rng), rng)
+    e, e_neg, q = (rng.normal(size=(B, d)) for d in (d_e, d_e, d_q))
+    t_pos, t_neg, cache = layer.score_pairs(params, e, e_neg, q)
+    dt = rng.normal(size=2 * B)
+    d_e, d_e_neg, d_q, grads = layer.score_pairs_backward(dt[:B], dt[B:], cache)
+    W, bias = params["layer_1"]["W"], params["layer_1"]["b"]
+    w, c = params["layer_2"]["W"][:, 0], params["layer_2"]["b"]
+    W_e, W_q = W[: e.shape[1]], W[e.shape[1] :]
+    contexts = np.concatenate([e, e_neg])
+    t, A = kernels.pair_scores((contexts @ W_e).T, (q @ W_q).T, bias, w, c)
+    dA, ds, d_bias, dw = kernels.pair_scores_backward(dt, A, w)
+    close((t, np.concatenate([t_pos, t_neg])), (A, cache.A.T), (d_bias, grads["layer_1"]["b"]))
+    close((dw, grads["layer_2"]["W"][:, 0]), (W_q @ ds, d_q.T))
+    close((W_e @ dA, np.concatenate([d_e, d_e_neg]).T))
 
 
-@pytest.mark.parametrize("form", ["row", "column"])
-@given(sizes=sizes(), seed=seeds, mode=MODES)
-def test_whole_products(form, sizes, seed, mode):
-    """The products that stand in for the grouped forms on a GPU, there and back."""
-    H, W, Q, dA = modulated(sizes, generator(seed))
-    results = []
-    for forward, backward in (
-        FORMS[form],
-        (getattr(kernels, f"{form}_product"), getattr(kernels, f"{form}_product_backward")),
-    ):
-        A, cache = forward(H, W, Q, mode)
-        results.append((A, *backward(dA, cache)))
-    close(*zip(results[1], results[0], strict=True))
-
-
-@given(sizes=sizes(), seed=seeds, mode=MODES)
-def test_scaled_weights(sizes, seed, mode):
-    rng = generator(seed)
-    _, W, Q, _ = modulated(sizes, rng)
-    d_r, d_c = Q.shape[1:]
-    dV = rng.normal(size=(len(Q), *W.shape))
-    S = repeat(Q, *W.shape, mode)
-    dQ, dW = kernels.scaled_weights_backward(last(dV), last(Q), W, mode)
-    close(
-        (kernels.scaled_weights(last(Q), W, mode), last(S * W)),
-        (dQ, last(repeat_backward(dV * W, d_r, d_c, mode))),
-        (dW, (dV * S).sum(axis=0)),
-    )
+@given(seed=seeds, B=st.integers(1, 9), F=st.integers(1, 3), k=st.integers(1, 4))
+def test_rows(seed, B, F, k):
+    rng, layer = generator(seed), Embedding((4,) * F, k)
+    params, codes = layer.init(rng), rng.integers(0, 4, (B, F))
+    E, cache = layer.forward(params, codes)
+    dE, partner = rng.normal(size=E.shape), rng.integers(0, B, B)
+    want = layer.backward(dE, cache)["table"]
+    ids, sums = kernels.lookup_rows_backward(dE.T, cache.ids)
+    np.testing.assert_array_equal(ids, want.ids)
+    close((kernels.lookup(params["table"], cache.ids), E.T), (sums, want.rows))
+    y, c_shuffle = shuffle(E, partner)
+    close((kernels.take_samples(E.T, partner), y.T))
+    close((kernels.give_samples(dE.T, partner), shuffle_backward(dE, c_shuffle).T))
 
 
 @given(n=st.integers(1, 40), seed=seeds, d_loss=st.floats(-2.0, 2.0))
@@ -162,11 +153,7 @@ N_STEPS = 130
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("eps_mode", ["corrected", "tf1"])
 def test_adam(dtype, eps_mode):
-    """Dense, whole-table and deferred steps end with the bits of the optimiser's whole-table form.
-
-    The rows of a batch are replayed before they are read and stepped on after; in the end every
-    row is replayed.  Some rows never have a gradient, some wait for more than a hundred steps.
-    """
+    """Dense and whole-table steps end with the bits of the optimiser's, and a step on rows too."""
     rng, adam = generator(4), Adam(eps_mode=eps_mode)
     n_rows, k, n = 40, 3, 20_000
     table, flat = rng.normal(size=(n_rows, k)).astype(dtype), rng.normal(size=n).astype(dtype)
@@ -174,50 +161,24 @@ def test_adam(dtype, eps_mode):
     state = adam.init(params)
     p, m, v = flat.copy(), np.zeros_like(flat), np.zeros_like(flat)
     T, mT, vT = table.copy(), np.zeros_like(table), np.zeros_like(table)
-    D, mD, vD, seen = table.copy(), np.zeros_like(table), np.zeros_like(table), np.full(n_rows, -1)
     a, e = corrections(adam.lr, adam.beta1, adam.beta2, adam.eps, eps_mode, N_STEPS)
-    betas, sizes = (adam.beta1, adam.beta2), (a.astype(dtype), e.astype(dtype))
+    betas = adam.beta1, adam.beta2
     for step in range(1, N_STEPS + 1):
-        first = 0 if step > 1 else 10  # the first rows have a gradient at step 1 and then rarely
-        ids = np.unique(rng.integers(first * (step < 100), n_rows - 5, 6))
-        ids = np.arange(10) if step == 1 else ids[ids >= (10 if step < 120 else 0)]
+        ids = np.unique(rng.integers(0, n_rows - 5, 6))
         g, rows = rng.normal(size=n).astype(dtype), rng.normal(size=(ids.size, k)).astype(dtype)
         grads = {"dense": g.copy(), "e": {"table": RowGradient(ids, rows.copy(), n_rows)}}
         adam.update(params, grads, state)
         now = *betas, float(a[step]), float(e[step])
         kernels.adam_step(p, g, m, v, *now, step % 64 == 0)
+        before = T[ids], mT[ids], vT[ids]
         kernels.adam_table(T, mT, vT, ids, rows, *now, step % 64 == 0)
-        kernels.adam_replay(D, mD, vD, seen, np.repeat(ids, 2), *betas, *sizes, step - 1)
-        kernels.adam_rows(D, mD, vD, ids, rows, *now, False)
-        seen[ids] = step
-    assert (seen == 1).sum() >= 3 and (seen == -1).sum() >= 5
-    kernels.adam_replay(D, mD, vD, seen, np.arange(n_rows), *betas, *sizes, N_STEPS)
+        kernels.adam_rows(*before, np.arange(ids.size), rows, *now, step % 64 == 0)
+        for some, table in zip(before, (T, mT, vT), strict=True):
+            np.testing.assert_array_equal(some, table[ids])
     np.testing.assert_array_equal(p, params["dense"])
-    for got in (T, D):
-        np.testing.assert_array_equal(got, params["e"]["table"])
+    np.testing.assert_array_equal(T, params["e"]["table"])
     np.testing.assert_array_equal(m, state.m)
     np.testing.assert_array_equal(v, state.v)
     moments = state.tables["e.table"]
     np.testing.assert_array_equal(mT, moments.m)
     np.testing.assert_array_equal(vT, moments.v)
-    np.testing.assert_allclose(mD, moments.m, rtol=1e-5, atol=1e-30)
-    np.testing.assert_allclose(vD, moments.v, rtol=1e-5)
-
-
-def test_a_row_at_rest_is_not_replayed_to_the_end():
-    """After thousands of missed steps the weights are those of the whole-table form."""
-    dtype, n_steps = np.float32, 1500
-    rng, adam = generator(5), Adam()
-    a, e = corrections(adam.lr, adam.beta1, adam.beta2, adam.eps, "corrected", n_steps)
-    betas = adam.beta1, adam.beta2
-    p, m, v = (rng.normal(size=(6, 2)).astype(dtype) for _ in range(3))
-    v *= v
-    T, mT, vT = p.copy(), m.copy(), v.copy()
-    nothing = np.zeros(0, np.int64), np.zeros((0, 2), dtype)
-    for step in range(4, n_steps + 1):
-        kernels.adam_table(T, mT, vT, *nothing, *betas, float(a[step]), float(e[step]), False)
-    kernels.adam_replay(
-        p, m, v, np.full(6, 3), np.arange(6), *betas, a.astype(dtype), e.astype(dtype), n_steps
-    )
-    np.testing.assert_array_equal(p, T)
-    np.testing.assert_allclose(v, vT, rtol=1e-5)

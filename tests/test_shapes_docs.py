@@ -16,6 +16,7 @@ import midpg_np
 from midpg_np import losses, ops
 from midpg_np.batch import Batch
 from midpg_np.layers.core import CORES
+from midpg_np.layers.discriminator import MLPDiscriminator
 from midpg_np.layers.dwm import DynamicWeighting
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.groups import group_rows
@@ -31,7 +32,7 @@ LINE = re.compile(r"^(\w+) : (\(.*\))$", re.MULTILINE)
 
 
 def documented_shapes(thing):
-    """``{name: [alternatives]}``, an alternative being a list of letters or products of them."""
+    """``{name: [alternatives]}``, an alternative being a list of letters, or products of them."""
     doc = inspect.getdoc(thing) or ""
     if "Shapes\n------" not in doc:
         return {}
@@ -53,7 +54,8 @@ def agrees(dims, shape, sizes):
         letters = dim.split("*")
         if len(letters) == 1:
             sizes.setdefault(dim, length)
-        if prod(sizes.get(letter, -1) for letter in letters) != length:
+        known = sizes | {letter: int(letter) for letter in letters if letter.isdigit()}
+        if prod(known.get(letter, -1) for letter in letters) != length:
             return False
     return True
 
@@ -104,7 +106,20 @@ def modulated_layer(w_layout):
     d_r, d_c = (3, 4) if w_layout == "in_out" else (4, 3)
     layer = ModulatedLayer(9, 8, DynamicWeighting(5, d_r, d_c), w_layout=w_layout)
     inputs = zeros(H=(7, 9), U=(7, 5))
-    return {"A": layer.forward(layer.init(generator(1)), **inputs)[0]} | inputs
+    return {"y": layer.forward(layer.init(generator(1)), **inputs)[0]} | inputs
+
+
+def pair_cache():
+    layer, rng = MLPDiscriminator(3, 4, (5,)), generator(1)
+    inputs = zeros(e=(7, 3), e_neg=(7, 3), q=(7, 4))
+    cache = layer.score_pairs(layer.init(rng), **inputs)[2]
+    return cache._replace(w=np.zeros(5))._asdict() | {"W_e": np.zeros(3), "B": 7}
+
+
+def biased():
+    P, b = np.zeros((7, 3)), np.zeros(3)
+    A, H, _ = ops.biased(P, b, ops.ACTIVATIONS["relu"])
+    return {"P": P, "b": b, "A": A, "H": H}
 
 
 def mlp():
@@ -144,6 +159,7 @@ EXAMPLES = {
     "backend.scatter_add_rows": lambda: segment_sum() | zeros(target=(4, 2)),
     "batch.Batch": lambda: Batch(*zeros(a=(7, 3), b=(7,), c=(7,)).values())._asdict(),
     "ops.affine": lambda: called(ops.affine, "y", **zeros(x=(7, 3), W=(3, 4), b=(4,))),
+    "ops.biased": biased,
     "losses.cross_entropy": lambda: called(losses.cross_entropy, "", **zeros(z=7, y=7, weight=7)),
     "losses.positive_cross_entropy": lambda: called(
         losses.positive_cross_entropy, "", **zeros(z=7, y=7, weight=7)
@@ -156,11 +172,13 @@ EXAMPLES = {
     "layers.modulated.textbook": lambda: product("textbook"),
     "layers.modulated.row_grouped": lambda: product("row"),
     "layers.modulated.column_grouped": lambda: product("column"),
+    "layers.modulated.fused": lambda: product("fused"),
     "layers.modulated_layer.modulated_bias": lambda: (
         zeros(b=(8,), Q=(7, 3, 4))
         | {"beta": modulated_bias(np.zeros(8), np.zeros((7, 3, 4)), "block")[0]}
     ),
     "layers.modulated_layer.ModulatedLayer.forward": lambda: modulated_layer("in_out"),
+    "layers.discriminator.MLPPairCache": pair_cache,
     "layers.mlp.MLP.forward": mlp,
     "layers.row_gradient.RowGradient": row_gradient,
     "layers.embedding.Embedding.forward": embedding,

@@ -9,12 +9,13 @@ import numpy as np
 
 from midpg_np.backend import keep_freed_memory, to_device, to_numpy
 from midpg_np.batch import Batch
+from midpg_np.kernels import compiled_loops
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.flat_params import flat_views
 from midpg_np.training.step import host_batch, rows_read, training_step
-from midpg_np.training.tiles import Tiles
+from midpg_np.training.tiles import Tiles, rows_per_tile
 from midpg_np.tree import Tree, tree_astype, tree_flatten, tree_to_device
 
 
@@ -42,11 +43,13 @@ class OurStep:
         n_threads: int = 1,
     ) -> None:
         self.model, self.dtype, self.device, self.n_threads = model, dtype, device, n_threads
-        keep_freed_memory()  # as fit does
+        keep_freed_memory()  # as fit does, which also computes with loops
+        self.loops = compiled_loops()
         buffers = getattr(model, "buffers", ())
         self.params = flat_views(tree_to_device(tree_astype(params, dtype), device), buffers)
         self.adam = TrainConfig(device=device).adam
-        self.tiles = Tiles(512 // n_threads, n_threads) if device == "cpu" else None
+        rows = min(rows_per_tile(model), 512 // n_threads)
+        self.tiles = Tiles(rows, n_threads) if device == "cpu" else None
         self.state = self.adam.init(self.params, buffers)
 
     def stage(self, batch: Batch, draws: Mapping[str, np.ndarray]) -> Any:
@@ -61,7 +64,8 @@ class OurStep:
 
     def _result(self, staged: Any) -> Any:
         loss = CROSS_ENTROPIES["full"]
-        return training_step(self.model, loss, self.params, *staged, tiles=self.tiles)
+        with self.loops:
+            return training_step(self.model, loss, self.params, *staged, tiles=self.tiles)
 
     def loss_and_grads(self, staged: Any) -> tuple[float, dict[str, np.ndarray]]:
         """Return the loss and all gradients by path."""
@@ -73,7 +77,8 @@ class OurStep:
         """Take one step."""
         self.adam.prepare(self.params, self.state, rows_read(self.model, staged[0]))
         result = self._result(staged)
-        self.adam.update(self.params, result.grads, self.state)
+        with self.loops:
+            self.adam.update(self.params, result.grads, self.state)
         if hasattr(self.model, "advance"):
             self.params = self.model.advance(self.params, result.cache)
 
@@ -87,7 +92,8 @@ class OurStep:
         model, params = self.model, self.params
         if hasattr(model, "serving_form"):
             model, params = model.serving_form(params)
-        return to_numpy(model.forward(params, staged[0])[0].logit)
+        with self.loops:
+            return to_numpy(model.forward(params, staged[0])[0].logit)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return all parameters by path."""

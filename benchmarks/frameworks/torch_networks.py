@@ -26,17 +26,22 @@ def softplus(x: Tensor) -> Tensor:
 
 
 class Lookup(Network):
-    """What all networks share: the lookup of all fields in one table."""
+    """What all networks share: the lookup of all fields in one table.
+
+    By ``index_select``: its adjoint takes half the time of ``embedding``'s.  What a step reads is
+    made here and not at the first step, where ``torch.compile`` would cut its graph.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self.offsets: Tensor | None = None
+        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        offsets = model.embedding.offsets
+        self.offsets_on = {device: torch.tensor(offsets, device=device) for device in devices}
 
     def embed(self, params: Params, rows: Rows) -> Tensor:
         """Return X (B, d_0), aware fields first."""
-        if self.offsets is None or self.offsets.device != rows.codes.device:
-            self.offsets = torch.tensor(self.model.embedding.offsets, device=rows.codes.device)
-        return functional.embedding(rows.codes + self.offsets, params["embedding.table"]).flatten(1)
+        ids = rows.codes + self.offsets_on[rows.codes.device.type]
+        return params["embedding.table"].index_select(0, ids.view(-1)).view(len(ids), -1)
 
 
 class DNN(Lookup):

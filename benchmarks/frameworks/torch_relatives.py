@@ -29,25 +29,7 @@ from frameworks.torch_routing import AFFINE_FORMS, Routing, own_dot, route
 Params = Mapping[str, Tensor]
 
 
-class Selected(Lookup):
-    """Looks rows up by ``index_select``: its adjoint takes half the time of ``embedding``'s.
-
-    What a step reads is made here and not at the first step: ``torch.compile`` would cut its graph.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-        offsets = model.embedding.offsets
-        self.offsets_on = {device: torch.tensor(offsets, device=device) for device in devices}
-
-    def embed(self, params: Params, rows: Rows) -> Tensor:
-        """Return X (B, d_0), aware fields first."""
-        ids = rows.codes + self.offsets_on[rows.codes.device.type]
-        return params["embedding.table"].index_select(0, ids.view(-1)).view(len(ids), -1)
-
-
-class Routed(Selected):
+class Routed(Lookup):
     """Sorts the rows by scenario before the lookup; ``form`` says how a row meets its weights."""
 
     form = "grouped"
@@ -197,7 +179,7 @@ class DenseSTAR(STAR):
     form = "dense"
 
 
-class PEPNet(PackedPEPNet, Selected):
+class PEPNet(PackedPEPNet, Lookup):
     """First layers of the gates of PPNet by one product."""
 
     def forward(self, params: Params, rows: Rows, draws: Any) -> Outputs:
@@ -231,7 +213,7 @@ class PEPNet(PackedPEPNet, Selected):
         return self.model.gamma * torch.sigmoid(A)
 
 
-class AdaSparse(PackedAdaSparse, Selected):
+class AdaSparse(PackedAdaSparse, Lookup):
     """What E_aw gives to all pruners by one product."""
 
     def forward(self, params: Params, rows: Rows, draws: Any) -> Outputs:
@@ -269,7 +251,7 @@ class AdaSparse(PackedAdaSparse, Selected):
         return (lambda_hat * gap.square() * is_outside).mean()
 
 
-class APG(PackedAPG, Selected):
+class APG(PackedAPG, Lookup):
     """Cores of all layers by one product; each row through its core by multiplying and adding."""
 
     def forward(self, params: Params, rows: Rows, draws: Any) -> Outputs:

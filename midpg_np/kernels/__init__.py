@@ -1,46 +1,59 @@
-"""Fused CUDA kernels, each beside its NumPy form; arrays of a GPU get the kernel (docs/gpu.md)."""
+"""Fused kernels, each beside its NumPy form: CUDA for a GPU, compiled loops for a CPU."""
 
 from midpg_np.kernels.adam import adam_rows, adam_step, adam_table
 from midpg_np.kernels.cores import bounded, bounded_backward, core, core_backward
-from midpg_np.kernels.launch import fuses
-from midpg_np.kernels.losses import cross_entropy, jensen_shannon, jensen_shannon_backward
-from midpg_np.kernels.modulated import (
-    column_product,
-    column_product_backward,
-    row_product,
-    row_product_backward,
+from midpg_np.kernels.dispatch import (
+    CPU_KERNELS,
+    ROWS_FOR_LOOPS,
+    MissingNumbaError,
+    check_cpu_kernels,
+    compiled_loops,
+    empty,
+    fuses,
+    loops_around,
+    room,
 )
-from midpg_np.kernels.replay import adam_replay
-from midpg_np.kernels.weighting import (
-    scaled_weights,
-    scaled_weights_backward,
-    weighted_inputs,
-    weighted_inputs_backward,
-    weighted_sum,
-    weighted_sum_backward,
+from midpg_np.kernels.elementwise import bias_relu, bias_relu_backward, relu, relu_backward
+from midpg_np.kernels.losses import cross_entropy, jensen_shannon, jensen_shannon_backward
+from midpg_np.kernels.modulated import modulated_product, modulated_product_backward
+from midpg_np.kernels.pairs import pair_scores, pair_scores_backward
+from midpg_np.kernels.rows import (
+    give_samples,
+    lookup,
+    lookup_rows_backward,
+    take_samples,
 )
 
 __all__ = [
-    "adam_replay",
+    "CPU_KERNELS",
+    "ROWS_FOR_LOOPS",
+    "MissingNumbaError",
     "adam_rows",
     "adam_step",
     "adam_table",
+    "bias_relu",
+    "bias_relu_backward",
     "bounded",
     "bounded_backward",
-    "column_product",
-    "column_product_backward",
+    "check_cpu_kernels",
+    "compiled_loops",
     "core",
     "core_backward",
     "cross_entropy",
+    "empty",
     "fuses",
+    "give_samples",
     "jensen_shannon",
     "jensen_shannon_backward",
-    "row_product",
-    "row_product_backward",
-    "scaled_weights",
-    "scaled_weights_backward",
-    "weighted_inputs",
-    "weighted_inputs_backward",
-    "weighted_sum",
-    "weighted_sum_backward",
+    "lookup",
+    "lookup_rows_backward",
+    "loops_around",
+    "modulated_product",
+    "modulated_product_backward",
+    "pair_scores",
+    "pair_scores_backward",
+    "relu",
+    "relu_backward",
+    "room",
+    "take_samples",
 ]

@@ -13,11 +13,12 @@ from __future__ import annotations
 import numpy as np
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.kernels.launch import Launcher, fused, must_be_contiguous
+from midpg_np.kernels.dispatch import fused
+from midpg_np.kernels.launch import Launcher, Source, must_be_contiguous
 
 BLOCK = 16384  # elements per pass of the NumPy form, so that they stay in the second-level cache
 
-ADAM = r"""
+ADAM = Source(r"""
 __device__ __forceinline__ void move(REAL* p, REAL m, REAL v, REAL a, REAL e) {
     *p -= m / (sqrt(v) + e) * a;
 }
@@ -98,7 +99,7 @@ extern "C" __global__ void adam_table(
         v[place] = v_i;
     }
 }
-"""
+""")
 ENTRIES_PER_BLOCK = 1024  # of a table: four for each thread
 
 
@@ -143,7 +144,7 @@ def _adam_step_on_device(
     launch.each(ADAM, "adam_step", p.size, *args, *_flushing(launch, is_flush))
 
 
-@fused(_adam_step_on_device)
+@fused(_adam_step_on_device, compiled="adam")
 def adam_step(
     p: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float,
     a: float, e: float, is_flush: bool,
@@ -180,7 +181,7 @@ def _adam_rows_on_device(
     launch.each(ADAM, "adam_rows", rows.size, *args, *_flushing(launch, is_flush))
 
 
-@fused(_adam_rows_on_device)
+@fused(_adam_rows_on_device, compiled="adam")
 def adam_rows(
     p: Array, m: Array, v: Array, ids: Array, rows: Array,
     beta1: float, beta2: float, a: float, e: float, is_flush: bool,
@@ -226,7 +227,7 @@ def _adam_table_on_device(
     launch.blocks(ADAM, "adam_table", n_blocks, 1, *args, *_flushing(launch, is_flush))
 
 
-@fused(_adam_table_on_device)
+@fused(_adam_table_on_device, compiled="adam")
 def adam_table(
     p: Array, m: Array, v: Array, ids: Array, rows: Array,
     beta1: float, beta2: float, a: float, e: float, is_flush: bool,

@@ -5,12 +5,15 @@ All arrays have the batch as their last axis; a factor that all samples share ha
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.kernels.launch import CHUNK, Launcher, fused, n_chunks, total
+from midpg_np.kernels.dispatch import fused
+from midpg_np.kernels.launch import CHUNK, Launcher, Source, n_chunks, total
 
-CORE = r"""
+CORE = Source(r"""
 // Q[r,c,b] = gain sigmoid(sum_k R[r,k,b] C[k,c,b]); grid: (d_r d_c, blocks of samples).
 extern "C" __global__ void core_forward(
     const REAL* R, const REAL* C, REAL* Q, int d_k, int d_c, wide B,
@@ -31,10 +34,18 @@ __device__ __forceinline__ REAL d_product(REAL dQ, REAL Q, REAL gain) {
     return dQ * gain * y * ((REAL)1 - y);
 }
 
+// The same at place q; the core's adjoint has a second part, where it has a second reader.
+__device__ __forceinline__ REAL d_product_at(
+    wide q, const REAL* dQ, const REAL* other, int has_other, const REAL* Q, REAL gain
+) {
+    return d_product(has_other ? dQ[q] + other[q] : dQ[q], Q[q], gain);
+}
+
 // Factors with a batch axis: dR[r,k,b] = sum_c dP[r,c,b] C[k,c,b] in the first rows of the grid,
 // dC[k,c,b] = sum_r R[r,k,b] dP[r,c,b] in those after.
 extern "C" __global__ void core_backward_generated(
-    const REAL* dQ, const REAL* Q, const REAL* R, const REAL* C, REAL* dR, REAL* dC,
+    const REAL* dQ, const REAL* other, int has_other, const REAL* Q,
+    const REAL* R, const REAL* C, REAL* dR, REAL* dC,
     int d_r, int d_k, int d_c, wide B, int is_shared_R, int is_shared_C, REAL gain
 ) {
     wide b = sample();
@@ -45,7 +56,8 @@ extern "C" __global__ void core_backward_generated(
         int r = row / d_k, k = row % d_k;
         for (int c = 0; c < d_c; ++c) {
             wide q = (wide)(r * d_c + c) * B + b;
-            sum += d_product(dQ[q], Q[q], gain) * C[at(k * d_c + c, b, B, is_shared_C)];
+            REAL dP = d_product_at(q, dQ, other, has_other, Q, gain);
+            sum += dP * C[at(k * d_c + c, b, B, is_shared_C)];
         }
         dR[(wide)row * B + b] = sum;
     } else {
@@ -53,7 +65,8 @@ extern "C" __global__ void core_backward_generated(
         int k = row / d_c, c = row % d_c;
         for (int r = 0; r < d_r; ++r) {
             wide q = (wide)(r * d_c + c) * B + b;
-            sum += R[at(r * d_k + k, b, B, is_shared_R)] * d_product(dQ[q], Q[q], gain);
+            REAL dP = d_product_at(q, dQ, other, has_other, Q, gain);
+            sum += R[at(r * d_k + k, b, B, is_shared_R)] * dP;
         }
         dC[(wide)row * B + b] = sum;
     }
@@ -62,23 +75,25 @@ extern "C" __global__ void core_backward_generated(
 // The factor without a batch axis: the same sums, added over a chunk of the batch by each block.
 // Only one of R and C is shared.  partial: (chunks, entries of the factor).
 extern "C" __global__ void core_backward_shared(
-    const REAL* dQ, const REAL* Q, const REAL* other, REAL* partial,
-    int d_r, int d_k, int d_c, wide B, wide chunk, int is_R, REAL gain
+    const REAL* dQ, const REAL* other, int has_other, const REAL* Q, const REAL* factor,
+    REAL* partial, int d_r, int d_k, int d_c, wide B, wide chunk, int is_R, REAL gain
 ) {
     wide start = (wide)blockIdx.y * chunk, stop = start + chunk < B ? start + chunk : B;
     REAL sum = 0;
     for (wide b = start + threadIdx.x; b < stop; b += blockDim.x) {
-        if (is_R) {  // other is C
+        if (is_R) {  // factor is C
             int r = blockIdx.x / d_k, k = blockIdx.x % d_k;
             for (int c = 0; c < d_c; ++c) {
                 wide q = (wide)(r * d_c + c) * B + b;
-                sum += d_product(dQ[q], Q[q], gain) * other[(wide)(k * d_c + c) * B + b];
+                REAL dP = d_product_at(q, dQ, other, has_other, Q, gain);
+                sum += dP * factor[(wide)(k * d_c + c) * B + b];
             }
-        } else {  // other is R
+        } else {  // factor is R
             int k = blockIdx.x / d_c, c = blockIdx.x % d_c;
             for (int r = 0; r < d_r; ++r) {
                 wide q = (wide)(r * d_c + c) * B + b;
-                sum += other[(wide)(r * d_k + k) * B + b] * d_product(dQ[q], Q[q], gain);
+                REAL dP = d_product_at(q, dQ, other, has_other, Q, gain);
+                sum += factor[(wide)(r * d_k + k) * B + b] * dP;
             }
         }
     }
@@ -97,7 +112,7 @@ extern "C" __global__ void bounded_backward(
     wide i = (wide)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) dP[i] = d_product(dQ[i], Q[i], gain);
 }
-"""
+""")
 
 
 def _core_on_device(launch: Launcher, R: Array, C: Array, gain: float) -> Array:
@@ -112,7 +127,7 @@ def _core_on_device(launch: Launcher, R: Array, C: Array, gain: float) -> Array:
     return Q
 
 
-@fused(_core_on_device)
+@fused(_core_on_device, compiled="cores")
 def core(R: Array, C: Array, gain: float) -> Array:
     """Q[r,c,b] = gain sigmoid(sum_k R[r,k,b] C[k,c,b]); at most one factor has no batch axis.
 
@@ -131,37 +146,49 @@ def _product(R: Array, C: Array, result: str) -> str:
 
 
 def _core_backward_on_device(
-    launch: Launcher, dQ: Array, Q: Array, R: Array, C: Array, gain: float
+    launch: Launcher,
+    dQ: Array,
+    Q: Array,
+    R: Array,
+    C: Array,
+    gain: float,
+    dQ_other: Array | None = None,
 ) -> tuple[Array, Array]:
     dQ, Q, R, C = launch.inputs(dQ, Q, R, C)
+    (other,) = (dQ,) if dQ_other is None else launch.inputs(dQ_other)
+    adjoints = dQ, other, np.int32(dQ_other is not None), Q
     d_r, d_c, n_samples = Q.shape
     d_k = R.shape[1]
     is_shared_R, is_shared_C = R.ndim == 2, C.ndim == 2
     dR, dC = launch.empty(*R.shape), launch.empty(*C.shape)
     widths = np.int32(d_r), np.int32(d_k), np.int32(d_c), np.int64(n_samples)
     flags = np.int32(is_shared_R), np.int32(is_shared_C)
-    args = (dQ, Q, R, C, dR, dC, *widths, *flags, launch.real(gain))
+    args: tuple[Any, ...] = (*adjoints, R, C, dR, dC, *widths, *flags, launch.real(gain))
     n_rows = (0 if is_shared_R else d_r * d_k) + (0 if is_shared_C else d_k * d_c)
     launch.rows(CORE, "core_backward_generated", n_rows, n_samples, *args)
     if is_shared_R or is_shared_C:
-        mine, other = (R, C) if is_shared_R else (C, R)
+        mine, factor = (R, C) if is_shared_R else (C, R)
         n, chunks = mine.size, n_chunks(n_samples)
         partial = launch.empty(chunks, n)
         tail = (*widths, np.int64(CHUNK), np.int32(is_shared_R), launch.real(gain))
-        launch.blocks(CORE, "core_backward_shared", n, chunks, dQ, Q, other, partial, *tail)
+        args = (*adjoints, factor, partial, *tail)
+        launch.blocks(CORE, "core_backward_shared", n, chunks, *args)
         summed = (partial if chunks == 1 else total(launch, partial, 1.0)).reshape(mine.shape)
         dR, dC = (summed, dC) if is_shared_R else (dR, summed)
     return dR, dC
 
 
-@fused(_core_backward_on_device)
-def core_backward(dQ: Array, Q: Array, R: Array, C: Array, gain: float) -> tuple[Array, Array]:
+@fused(_core_backward_on_device, compiled="cores")
+def core_backward(
+    dQ: Array, Q: Array, R: Array, C: Array, gain: float, dQ_other: Array | None = None
+) -> tuple[Array, Array]:
     """Return dR = dP C^T and dC = R^T dP per sample; summed over the batch for a shared factor.
 
-    dP = gain dQ y (1 - y) with y = Q / gain.  Shapes as in ``core``.
+    dP = gain dQ y (1 - y) with y = Q / gain; ``dQ_other``, the adjoint from a second reader of the
+    core, is added to dQ.  Shapes as in ``core``.
     """
     xp = get_xp(dQ=dQ, Q=Q, R=R, C=C)
-    dP = bounded_backward(dQ, Q, gain)
+    dP = bounded_backward(dQ if dQ_other is None else dQ + dQ_other, Q, gain)
     dR = xp.einsum(f"rcb,{'kcb'[: C.ndim]}->{'rkb'[: R.ndim]}", dP, C)
     dC = xp.einsum(f"{'rkb'[: R.ndim]},rcb->{'kcb'[: C.ndim]}", R, dP)
     return dR, dC
@@ -174,7 +201,7 @@ def _bounded_on_device(launch: Launcher, P: Array, gain: float) -> Array:
     return Q
 
 
-@fused(_bounded_on_device)
+@fused(_bounded_on_device, compiled="cores")
 def bounded(P: Array, gain: float) -> Array:
     """Q = gain sigmoid(P), element by element, any shape."""
     return gain * (0.5 + 0.5 * get_xp(P).tanh(0.5 * P))
@@ -188,7 +215,7 @@ def _bounded_backward_on_device(launch: Launcher, dQ: Array, Q: Array, gain: flo
     return dP
 
 
-@fused(_bounded_backward_on_device)
+@fused(_bounded_backward_on_device, compiled="cores")
 def bounded_backward(dQ: Array, Q: Array, gain: float) -> Array:
     """dP = gain dQ y (1 - y) with y = Q / gain, element by element, any shape."""
     y = Q / gain

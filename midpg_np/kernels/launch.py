@@ -1,15 +1,10 @@
-"""From a function on arrays to a CUDA kernel: who gets the kernel, how it is compiled and started.
-
-A kernel here is a CUDA C++ source string beside the NumPy form of the same equation.  The NumPy
-form serves every array the kernel does not: those of the CPU, complex ones, mixed dtypes.  It is
-also what the kernel is compared with.
-"""
+"""CUDA kernels: what their sources share, how they are compiled and how they are started."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, wraps
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,8 +63,32 @@ __device__ __forceinline__ REAL block_sum(REAL x) {{
 }}
 """
 
+
+@dataclass(frozen=True)
+class Source:
+    """CUDA C++ of some kernels.
+
+    Parameters
+    ----------
+    text : str
+    is_exact : bool
+        No contraction to fused multiply-adds: kernels that wait for memory, not for arithmetic, do
+        the very operations that the NumPy forms do.
+    constants : tuple of (name, value)
+        Numbers that the compiler should know.
+    """
+
+    text: str
+    is_exact: bool = True
+    constants: tuple[tuple[str, int], ...] = ()
+
+    def having(self, **constants: int) -> Source:
+        """Return the same source with constants."""
+        return replace(self, constants=tuple(constants.items()))
+
+
 # Second stage of a sum over the batch: out[n] = sum over chunks of partial[chunk, n] / divisor.
-SUM_CHUNKS = r"""
+SUM_CHUNKS = Source(r"""
 extern "C" __global__ void sum_chunks(
     const REAL* partial, REAL* out, wide n, wide n_chunks, REAL divisor
 ) {
@@ -79,19 +98,19 @@ extern "C" __global__ void sum_chunks(
     for (wide chunk = 0; chunk < n_chunks; ++chunk) sum += partial[chunk * n + i];
     out[i] = sum / divisor;
 }
-"""
+""")
 
 
 @lru_cache(maxsize=64)
-def _module(raw_module: Callable[..., Any], source: str, real: str) -> Any:
-    # No contraction to fused multiply-adds: these kernels wait for memory, not for arithmetic, and
-    # so they do the very operations that the NumPy forms do.
-    options = (f"-DREAL={real}", "--fmad=false")
-    return raw_module(code=COMMON + source, options=options)
+def _module(raw_module: Callable[..., Any], source: Source, real: str) -> Any:
+    options = [f"-DREAL={real}"]
+    options += [f"-D{name}={value}" for name, value in source.constants]
+    options += ["--fmad=false"] if source.is_exact else []
+    return raw_module(code=COMMON + source.text, options=tuple(options))
 
 
 @lru_cache(maxsize=256)
-def _kernel(raw_module: Callable[..., Any], source: str, real: str, name: str) -> Any:
+def _kernel(raw_module: Callable[..., Any], source: Source, real: str, name: str) -> Any:
     return _module(raw_module, source, real).get_function(name)
 
 
@@ -115,22 +134,30 @@ class Launcher:
         """Return a scalar argument as the kernel declares it."""
         return self.dtype.type(value)
 
-    def each(self, source: str, name: str, n: int, *args: Any) -> None:
+    def each(self, source: Source, name: str, n: int, *args: Any) -> None:
         """Run one thread for each of ``n`` elements."""
         self._run(source, name, (-(-n // THREADS), 1), THREADS, args)
 
-    def rows(self, source: str, name: str, n_rows: int, n_samples: int, *args: Any) -> None:
-        """Run one thread for each entry of a (n_rows, n_samples) array."""
-        threads = min(THREADS, -(-n_samples // 32) * 32)
+    def rows(
+        self,
+        source: Source,
+        name: str,
+        n_rows: int,
+        n_samples: int,
+        *args: Any,
+        most: int = THREADS,
+    ) -> None:
+        """Run one thread for each entry of a (n_rows, n_samples) array, ``most`` in a block."""
+        threads = min(most, -(-n_samples // 32) * 32)
         if threads:
             self._run(source, name, (n_rows, -(-n_samples // threads)), threads, args)
 
-    def blocks(self, source: str, name: str, n_outputs: int, n_chunks: int, *args: Any) -> None:
+    def blocks(self, source: Source, name: str, n_outputs: int, n_chunks: int, *args: Any) -> None:
         """Run one block for each partial sum of a (n_outputs, n_chunks) array."""
         self._run(source, name, (n_outputs, n_chunks), THREADS, args)
 
     def _run(
-        self, source: str, name: str, grid: tuple[int, int], threads: int, args: tuple[Any, ...]
+        self, source: Source, name: str, grid: tuple[int, int], threads: int, args: tuple[Any, ...]
     ) -> None:
         if grid[0] > MAX_GRID[0] or grid[1] > MAX_GRID[1]:
             raise ValueError(
@@ -157,27 +184,6 @@ def launcher_for(*args: Any) -> Launcher | None:
     if len(dtypes) != 1 or next(iter(dtypes)).name not in REALS:
         return None
     return Launcher(get_xp(*arrays), raw_module, dtypes.pop())
-
-
-def fuses(*args: Any) -> bool:
-    """Whether a kernel of this package would serve these arguments."""
-    if all(type(x) is np.ndarray for x in args):  # asked some twenty times in a step on a CPU
-        return False
-    return launcher_for(*args) is not None
-
-
-def fused(device_form: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Let ``device_form(launcher, *args)`` serve arrays of a GPU, the NumPy form all others."""
-
-    def decorate(numpy_form: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(numpy_form)
-        def call(*args: Any) -> Any:
-            launcher = launcher_for(*args)
-            return numpy_form(*args) if launcher is None else device_form(launcher, *args)
-
-        return call
-
-    return decorate
 
 
 def must_be_contiguous(**arrays: Array) -> None:
@@ -214,3 +220,8 @@ def split(x: Array, axis: int, n_groups: int, mode: str) -> Array:
     if mode == "block":
         return x.reshape(*before, n_groups, n_members, *after)
     return x.reshape(*before, n_members, n_groups, *after).swapaxes(axis, axis + 1)
+
+
+def largest_divisor(n: int, most: int) -> int:
+    """Return the largest divisor of ``n`` that is at most ``most``."""
+    return next(d for d in range(min(n, most), 0, -1) if n % d == 0)

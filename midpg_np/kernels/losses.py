@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.kernels.launch import CHUNK, Launcher, fused, n_chunks, total
+from midpg_np.kernels.dispatch import fused
+from midpg_np.kernels.launch import CHUNK, Launcher, Source, n_chunks, total
 
-LOSSES = r"""
+LOSSES = Source(r"""
 // partial[chunk] = sum over the chunk of softplus(-t_pos) + softplus(t_neg), / divisor.
 extern "C" __global__ void jensen_shannon(
     const REAL* t_pos, const REAL* t_neg, REAL* partial, wide B, wide chunk, REAL divisor
@@ -55,7 +56,7 @@ extern "C" __global__ void cross_entropy(
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.y] = sum / divisor;
 }
-"""
+""")
 
 
 def _sum_over_chunks(
@@ -88,7 +89,7 @@ def _jensen_shannon_on_device(launch: Launcher, t_pos: Array, t_neg: Array) -> A
     return _sum_over_chunks(launch, "jensen_shannon", t_pos.size, inputs, sizes)
 
 
-@fused(_jensen_shannon_on_device)
+@fused(_jensen_shannon_on_device, compiled="losses")
 def jensen_shannon(t_pos: Array, t_neg: Array) -> Array:
     """Mean of softplus(-t_pos) + softplus(t_neg), a scalar (equations.md 3.3).
 
@@ -113,7 +114,7 @@ def _jensen_shannon_backward_on_device(
     return dt_pos, dt_neg
 
 
-@fused(_jensen_shannon_backward_on_device)
+@fused(_jensen_shannon_backward_on_device, compiled="losses")
 def jensen_shannon_backward(d_loss: Any, t_pos: Array, t_neg: Array) -> tuple[Array, Array]:
     """dt_pos = -(d_loss / B) sigmoid(-t_pos), dt_neg = (d_loss / B) sigmoid(t_neg).
 
@@ -135,7 +136,7 @@ def _cross_entropy_on_device(
     return _sum_over_chunks(launch, "cross_entropy", divisor, (z, y, weights), tail), dz
 
 
-@fused(_cross_entropy_on_device)
+@fused(_cross_entropy_on_device, compiled="losses")
 def cross_entropy(z: Array, y: Array, weight: Array | None = None) -> tuple[Array, Array]:
     """Return the mean of softplus(z) - y z, or its weighted sum, and dz for d_loss = 1.
 

@@ -71,8 +71,9 @@ def sigmoid_of_product_backward(
     R, C, Q, gain = cache
     xp = get_xp(dQ=dQ, Q=Q)
     if kernels.fuses(dQ, Q, R, C):
-        dQ = dQ if dQ_other is None else dQ + dQ_other
-        dR, dC = kernels.core_backward(*map(batch_to_back, (dQ, Q, R, C)), gain)
+        dQ, Q, R, C = map(batch_to_back, (dQ, Q, R, C))
+        other = () if dQ_other is None else (batch_to_back(dQ_other),)
+        dR, dC = kernels.core_backward(dQ, Q, R, C, gain, *other)
         return batch_to_front(dR), batch_to_front(dC)
     factor_r, factor_c = _subscripts(R, C)
     dR, dC = empty_like_batch(R, workspace), None

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache
@@ -26,16 +27,26 @@ PairAdjoints = tuple[Array, Array, Array, Tree]
 
 
 class MLPPairCache(NamedTuple):
-    """What ``score_pairs`` keeps; A (2B, v) is the first pre-activation, matching pairs on top."""
+    """What ``score_pairs`` keeps; matching pairs on top of shuffled ones.
+
+    Shapes
+    ------
+    e : (2*B, d_e)
+    q : (B, d_q)
+    A : (2*B, v)
+        The first pre-activation.
+    w : (v,) or None
+        Weights of the second layer where a kernel took both.
+    """
 
     e: Array
-    e_neg: Array
     q: Array
     W_e: Array
     W_q: Array
     A: Array
     activation: object
     tail: MLPCache | None
+    w: Array | None = None
 
 
 def _stacked(top: Array, bottom: Array) -> Array:
@@ -94,23 +105,24 @@ class MLPDiscriminator:
         With W = [W_e; W_q] the first pre-activations are e_b W_e + (q_b W_q + b) and
         e_neg_b W_e + (q_b W_q + b): the large product q W_q is done once.
         """
-        W = params["layer_1"]["W"]
+        W, b = params["layer_1"]["W"], params["layer_1"]["b"]
         W_e, W_q = W[: self.dim_context], W[self.dim_context :]
-        a_q = add_to(product(q, W_q), params["layer_1"]["b"])
-        A = _stacked(product(e, W_e, like=q) + a_q, product(e_neg, W_e, like=q) + a_q)
+        n_rows, e = e.shape[0], _stacked(e, e_neg)
+        P_e, P_q = product(e, W_e, like=q), product(q, W_q)
+        if len(self.hidden) == 1 and is_batch_last(q) and kernels.fuses(P_e, P_q, b):
+            w, c = params["layer_2"]["W"][:, 0], params["layer_2"]["b"]
+            t, A = kernels.pair_scores(P_e.T, P_q.T, b, w, c)
+            cache = MLPPairCache(e, q, W_e, W_q, A.T, None, None, w)
+            return t[:n_rows], t[n_rows:], cache
+        a_q = add_to(P_q, b)
+        A = P_e + _stacked(a_q, a_q)
         if self.hidden:
             H, c_activation = ACTIVATIONS[self.mlp.activation].forward(A)
-            tail_params = {
-                tail_name: params[name]
-                for tail_name, name in zip(
-                    self.tail.layer_names, self.mlp.layer_names[1:], strict=True
-                )
-            }
-            t, c_tail = self.tail.forward(tail_params, H)
+            names = zip(self.tail.layer_names, self.mlp.layer_names[1:], strict=True)
+            t, c_tail = self.tail.forward({tail: params[name] for tail, name in names}, H)
         else:
             t, c_activation, c_tail = A, None, None
-        n_rows = e.shape[0]
-        cache = MLPPairCache(e, e_neg, q, W_e, W_q, A, c_activation, c_tail)
+        cache = MLPPairCache(e, q, W_e, W_q, A, c_activation, c_tail)
         return t[:n_rows, 0], t[n_rows:, 0], cache
 
     def score_pairs_backward(
@@ -120,28 +132,32 @@ class MLPDiscriminator:
         c: MLPPairCache,
         workspace: Workspace | None = None,
     ) -> PairAdjoints:
-        """Return ``d_e, d_q`` and the gradients."""
-        xp = get_xp(dt_pos=dt_pos, dt_neg=dt_neg)
-        dA = xp.concatenate([dt_pos, dt_neg])[:, None]
+        """Return ``d_e, d_e_neg, d_q`` and the gradients."""
+        xp, n_rows = get_xp(dt_pos=dt_pos, dt_neg=dt_neg), len(dt_pos)
+        dt = xp.concatenate([dt_pos, dt_neg])
         grads: Tree = {}
-        if c.tail is not None:
-            dH, g_tail = self.tail.backward(dA, c.tail)
-            dA = ACTIVATIONS[self.mlp.activation].backward(dH, c.activation)
-            grads = dict(zip(self.mlp.layer_names[1:], g_tail.values(), strict=True))
-        dA_pos, dA_neg = dA[: len(dt_pos)], dA[len(dt_pos) :]
-        da_q = dA_pos + dA_neg
-        dW_e = c.e.T @ dA_pos + c.e_neg.T @ dA_neg
-        dW = xp.concatenate([dW_e, c.q.T @ da_q])
-        first = {"layer_1": {"W": dW, "b": sum_rows(da_q)}}
-        d_e, d_e_neg = product(dA_pos, c.W_e.T), product(dA_neg, c.W_e.T)
+        if c.w is not None:
+            dA, da_q, db, dw = kernels.pair_scores_backward(dt, c.A.T, c.w)
+            dA, da_q = dA.T, da_q.T
+            grads = {"layer_2": {"W": dw[:, None], "b": sum_rows(dt[:, None])}}
+        else:
+            dA = dt[:, None]
+            if c.tail is not None:
+                dH, g_tail = self.tail.backward(dA, c.tail)
+                dA = ACTIVATIONS[self.mlp.activation].backward(dH, c.activation)
+                grads = dict(zip(self.mlp.layer_names[1:], g_tail.values(), strict=True))
+            da_q = dA[:n_rows] + dA[n_rows:]
+            db = sum_rows(da_q)
+        first = {"layer_1": {"W": xp.concatenate([c.e.T @ dA, c.q.T @ da_q]), "b": db}}
+        d_e = product(dA, c.W_e.T)
         d_q = product(da_q, c.W_q.T, like=c.q, out=empty_like_batch(c.q, workspace))
-        return d_e, d_e_neg, d_q, first | grads
+        return d_e[:n_rows], d_e[n_rows:], d_q, first | grads
 
     def kinks(self, c: MLPPairCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
-        if c.tail is None:
+        if not self.hidden:
             return {}
-        inner = self.tail.kinks(c.tail).values()
+        inner = () if c.tail is None else self.tail.kinks(c.tail).values()
         names = self.mlp.layer_names[:-1]
         return {f"{name}.b": A for name, A in zip(names, (c.A, *inner), strict=True)}
 

@@ -14,8 +14,9 @@ from midpg_np.backend import (
     Array,
     gather_rows,
     get_xp,
+    is_batch_last,
+    is_on_host,
     scatter_add_rows,
-    segment_sum_padded,
     segment_sum_rows,
 )
 from midpg_np.layers.initial import EMBEDDING_STD
@@ -71,8 +72,12 @@ class Embedding:
         """Draw the table from N(0, 0.01^2)."""
         return {"table": rng.normal(0.0, EMBEDDING_STD, size=(self.n_rows, self.dim))}
 
-    def forward(self, params: Tree, codes: Array) -> tuple[Array, EmbeddingCache]:
+    def forward(
+        self, params: Tree, codes: Array, last: bool = False
+    ) -> tuple[Array, EmbeddingCache]:
         """Look up and concatenate the embeddings of all fields (equations.md 2.1).
+
+        ``last``: E may be stored batch last; it is where a kernel makes it.
 
         Shapes
         ------
@@ -81,17 +86,20 @@ class Embedding:
         """
         xp = get_xp(codes=codes, table=params["table"])
         ids = codes + xp.asarray(self.offsets)
+        if last and kernels.fuses(params["table"], ids):
+            return kernels.lookup(params["table"], ids).T, EmbeddingCache(ids, self.n_rows)
         E = gather_rows(params["table"], ids).reshape(codes.shape[0], -1)
         return E, EmbeddingCache(ids, self.n_rows)
 
     def backward(self, dE: Array, cache: EmbeddingCache) -> Tree:
         """Gradient as rows: the adjoint of a row is the sum over all places that read it."""
+        if is_on_host(dE) and is_batch_last(dE) and kernels.fuses(dE, cache.ids):
+            ids, sums = kernels.lookup_rows_backward(dE.T, cache.ids)
+            return {"table": RowGradient(ids, sums, cache.n_rows)}
         rows, read = dE.reshape(-1, self.dim), cache.ids.reshape(-1)
-        if kernels.fuses(rows):  # as its optimiser steps do, which take the padding
-            ids, sums = segment_sum_padded(read, rows, cache.n_rows)
-        else:
-            ids, sums = segment_sum_rows(read, rows)
-        return {"table": RowGradient(ids, sums, cache.n_rows)}
+        if is_on_host(dE):
+            return {"table": RowGradient(*segment_sum_rows(read, rows), cache.n_rows)}
+        return {"table": RowGradient(read, rows, cache.n_rows, is_summed=False)}
 
     def backward_dense(self, dE: Array, cache: EmbeddingCache) -> Tree:
         """Gradient as a whole table by scatter-add: ``dT[v] += dE[b, f]`` for every code v read."""

@@ -15,10 +15,13 @@ from midpg_np.layers.initial import init_affine
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
-    activation_backward,
-    affine,
-    affine_backward,
+    add_to,
+    biased,
+    biased_backward,
     check_activation,
+    product,
+    product_backward,
+    sum_rows,
 )
 from midpg_np.tree import Tree
 
@@ -82,10 +85,13 @@ class MLP:
         affine_caches, pre_activations, activation_caches = [], [], []
         H = x
         for name in self.layer_names:
-            A, c_affine = affine(H, **params[name])
-            affine_caches.append(c_affine)
-            if name != self.layer_names[-1]:
-                H, c_activation = activation.forward(A)
+            W, b = params[name]["W"], params[name]["b"]
+            affine_caches.append(AffineCache(H, W))
+            P = product(H, W)
+            if name == self.layer_names[-1]:
+                A = add_to(P, b)
+            else:
+                A, H, c_activation = biased(P, b, activation)
                 pre_activations.append(A)
                 activation_caches.append(c_activation)
         return A, MLPCache(tuple(affine_caches), tuple(pre_activations), tuple(activation_caches))
@@ -94,12 +100,12 @@ class MLP:
         """Return ``dx`` and the gradients of all kernels and biases."""
         activation = ACTIVATIONS[self.activation]
         grads: Tree = {}
-        dA = dy
+        dA, db = dy, sum_rows(dy)
         for i in reversed(range(len(self.layer_names))):
-            dH, dW, db = affine_backward(dA, cache.affine[i])
+            dH, dW = product_backward(dA, cache.affine[i])
             grads[self.layer_names[i]] = {"W": dW, "b": db}
             if i > 0:
-                dA = activation_backward(activation, dH, cache.activation[i - 1])
+                dA, db = biased_backward(dH, cache.activation[i - 1], activation)
         return dH, {name: grads[name] for name in self.layer_names}
 
     def kinks(self, cache: MLPCache) -> dict[str, Array]:

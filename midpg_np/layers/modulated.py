@@ -1,4 +1,4 @@
-"""The modulated product A_bj = sum_i S_b,ij W_ij H_bi, in three forms with one signature.
+"""The modulated product A_bj = sum_i S_b,ij W_ij H_bi, in four forms with one signature.
 
 ``textbook`` builds S and S * W and multiplies, line for line equations.md 3.2 and 3.4: the oracle
 and the lesson.  ``row`` and ``column`` never build a (B, d_m, d_n) array (equations.md 3.5): all
@@ -10,13 +10,13 @@ layer plus d_r * d_n, or d_c * d_m, for the weighting; ``grouped`` takes the che
 How the two are made fast (docs/decisions/0006-batch-last.md): the batch lies last in memory and
 the groups right before it, so that weighting runs over d_c * B numbers in a row; and a few groups
 are done at a time, so that their Z or G stays in the cache.  The backward pass makes Z and G again:
-that costs less than to fetch them from memory.  On a GPU kernels do both (docs/gpu.md), with a
-cache of their own.
+that costs less than to fetch them from memory.  ``fused`` leaves the whole product to kernels, on
+a GPU or compiled for a CPU, which need neither Z nor G.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
@@ -114,7 +114,7 @@ class RowCache(NamedTuple):
 
 def row_grouped(
     H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
-) -> tuple[Array, Any]:
+) -> tuple[Array, RowCache]:
     """Multiply within each row group, Z_r,j,b = sum_{i in r} W_ij H_bi, then weight with Q.
 
     A_bj = sum_r Q_b,r,c(j) Z_r,j,b.
@@ -126,8 +126,6 @@ def row_grouped(
     Q : (B, d_r, d_c)
     A : (B, d_n)
     """
-    if kernels.fuses(H, W, Q):
-        return kernels.row_product(H, W, Q, mode)
     xp, dtype = get_xp(H=H, W=W, Q=Q), common_dtype(H, W, Q)
     (n_rows, d_r, d_c), d_n = Q.shape, W.shape[1]
     H_r = split_axis(H.T, 0, d_r, mode)
@@ -150,8 +148,6 @@ def row_grouped_backward(
     dA: Array, cache: RowCache, workspace: Workspace | None = None
 ) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``."""
-    if not isinstance(cache, RowCache):
-        return kernels.row_product_backward(dA, cache)
     H_r, W_r, Q_r, d_c, mode = cache
     xp, dtype = get_xp(dA=dA, Q=Q_r), dA.dtype
     (d_r, _, n_rows), d_n = H_r.shape, W_r.shape[2]
@@ -185,7 +181,7 @@ class ColumnCache(NamedTuple):
 
 def column_grouped(
     H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
-) -> tuple[Array, Any]:
+) -> tuple[Array, ColumnCache]:
     """Weight the inputs once per column group, G_c,i,b = Q_b,r(i),c H_bi, then multiply with W.
 
     A_bj = sum_i W_ij G_c(j),i,b.
@@ -197,8 +193,6 @@ def column_grouped(
     Q : (B, d_r, d_c)
     A : (B, d_n)
     """
-    if kernels.fuses(H, W, Q):
-        return kernels.column_product(H, W, Q, mode)
     xp, dtype = get_xp(H=H, W=W, Q=Q), common_dtype(H, W, Q)
     (n_rows, d_r, d_c), (d_m, d_n) = Q.shape, W.shape
     H_r = _members_first(H.T, 0, d_r, mode, workspace)
@@ -217,8 +211,6 @@ def column_grouped_backward(
     dA: Array, cache: ColumnCache, workspace: Workspace | None = None
 ) -> ModulatedAdjoints:
     """Return ``dH, dW, dQ``."""
-    if not isinstance(cache, ColumnCache):
-        return kernels.column_product_backward(dA, cache)
     H_r, W_c, Q_c, d_r, mode = cache
     xp, dtype = get_xp(dA=dA, Q=Q_c), dA.dtype
     (d_m, n_rows), d_c = H_r.shape, len(Q_c)
@@ -243,10 +235,44 @@ def column_grouped_backward(
     return dH.T, dW, dQ.reshape(d_c, d_r, n_rows).transpose(2, 1, 0)
 
 
+class FusedCache(NamedTuple):
+    """H (d_m, B), W (d_m, d_n), Q (d_r, d_c, B)."""
+
+    H: Array
+    W: Array
+    Q: Array
+    mode: str
+
+
+def fused(
+    H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
+) -> tuple[Array, FusedCache]:
+    """By kernels, which keep Z or G in registers; for arrays that ``kernels.fuses`` accepts.
+
+    Shapes
+    ------
+    H : (B, d_m)
+    W : (d_m, d_n)
+    Q : (B, d_r, d_c)
+    A : (B, d_n)
+    """
+    cache = FusedCache(H.T, W, Q.transpose(1, 2, 0), mode)
+    return kernels.modulated_product(*cache).T, cache
+
+
+def fused_backward(
+    dA: Array, cache: FusedCache, workspace: Workspace | None = None
+) -> ModulatedAdjoints:
+    """Return ``dH, dW, dQ``."""
+    dH, dW, dQ = kernels.modulated_product_backward(dA.T, *cache)
+    return dH.T, dW, dQ.transpose(2, 0, 1)
+
+
 FORMS: dict[str, Pair] = {
     "textbook": Pair(textbook, textbook_backward),
     "row": Pair(row_grouped, row_grouped_backward),
     "column": Pair(column_grouped, column_grouped_backward),
+    "fused": Pair(fused, fused_backward),
 }
 
 

@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array
 from midpg_np.layers.dwm import DynamicWeighting, WeightingCache
 from midpg_np.layers.initial import glorot_uniform
-from midpg_np.layers.modulated import FORMS, cheaper_form
+from midpg_np.layers.modulated import FORMS, FusedCache, cheaper_form
 from midpg_np.layers.repeat import REPEAT_MODES, merge_axis, split_axis
-from midpg_np.ops import Pair, add_to, sum_rows
+from midpg_np.ops import ACTIVATIONS, Pair, biased, biased_backward
 from midpg_np.tree import Tree
 from midpg_np.workspace import Workspace
 
 W_LAYOUTS = ("in_out", "out_in")
+LAYER_FORMS = ("grouped", "row", "column", "textbook")
 
 
 def divisors(width: int) -> list[int]:
@@ -77,11 +79,12 @@ class ModulatedLayerCache(NamedTuple):
     product: Any
     bias: BiasCache | None
     A: Array
+    activation: Any
 
 
 @dataclass(frozen=True)
 class ModulatedLayer:
-    """A_b = (psi(Q_b) * W)^T H_b + b with Q_b generated from U_b (equations.md 3.2).
+    """act(A), A_b = (psi(Q_b) * W)^T H_b + b with Q_b generated from U_b (equations.md 3.2).
 
     Parameters
     ----------
@@ -96,8 +99,11 @@ class ModulatedLayer:
         (dim_out, dim_in), which swaps the meaning of row- and column-wise.
     modulate_bias : bool
         Weight b_j with the mean of column j of S.
+    activation : str
+        A name in ``ops.ACTIVATIONS``.
     form : str
-        "grouped" (the cheaper of "row" and "column"), "row", "column" or "textbook".
+        "grouped" ("fused" where a kernel serves, else the cheaper of "row" and "column"), or one of
+        "row", "column" and "textbook".
     """
 
     dim_in: int
@@ -106,13 +112,14 @@ class ModulatedLayer:
     repeat_mode: str = "block"
     w_layout: str = "in_out"
     modulate_bias: bool = False
+    activation: str = "identity"
     form: str = "grouped"
 
     def __post_init__(self) -> None:
         for name, value, choices in (
             ("repeat_mode", self.repeat_mode, REPEAT_MODES),
             ("w_layout", self.w_layout, W_LAYOUTS),
-            ("form", self.form, ("grouped", *FORMS)),
+            ("form", self.form, LAYER_FORMS),
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {value!r}.")
@@ -127,7 +134,8 @@ class ModulatedLayer:
         return (self.dim_in, self.dim_out) if in_out else (self.dim_out, self.dim_in)
 
     @cached_property
-    def _form(self) -> Pair:
+    def _array_form(self) -> Pair:
+        """The form for arrays that no kernel serves."""
         if self.form != "grouped":
             return FORMS[self.form]
         d_r, d_c = self.weighting.d_r, self.weighting.d_c
@@ -154,36 +162,41 @@ class ModulatedLayer:
     def forward(
         self, params: Tree, H: Array, U: Array, workspace: Workspace | None = None
     ) -> tuple[Array, ModulatedLayerCache]:
-        """Return the pre-activation A.
+        """Return the output, H of the next layer.
 
         Shapes
         ------
         H : (B, dim_in)
         U : (B, dim_u)
-        A : (B, dim_out)
+        y : (B, dim_out)
         """
         Q, c_weighting = self.weighting.forward(params["weighting"], U, workspace)
         Q = self.as_in_out(Q)
         W = self.as_in_out(params["W"])
-        product, c_product = self._form.forward(H, W, Q, self.repeat_mode, workspace)
+        is_fused = self.form == "grouped" and kernels.fuses(H, W, Q)
+        form = FORMS["fused"] if is_fused else self._array_form
+        product, c_product = form.forward(H, W, Q, self.repeat_mode, workspace)
         bias, c_bias = params["b"], None
         if self.modulate_bias:
             bias, c_bias = modulated_bias(bias, Q, self.repeat_mode)
-        A = add_to(product, bias)
-        return A, ModulatedLayerCache(U, c_weighting, c_product, c_bias, A)
+        A, y, c_act = biased(product, bias, ACTIVATIONS[self.activation])
+        return y, ModulatedLayerCache(U, c_weighting, c_product, c_bias, A, c_act)
 
     def backward(
-        self, dA: Array, cache: ModulatedLayerCache, workspace: Workspace | None = None
+        self, dy: Array, cache: ModulatedLayerCache, workspace: Workspace | None = None
     ) -> tuple[Array, Array, Tree]:
         """Return ``dH``, ``dQ`` (the core's adjoint from this product) and the gradients of W, b.
+
+        dy is a fresh array that nobody else reads.
 
         The core has a second reader in training, the discriminator, so its adjoints are added up
         before ``weighting.backward`` runs; that is the caller's line.
         """
-        dH, dW, dQ = self._form.backward(dA, cache.product, workspace)
+        dA, db = biased_backward(dy, cache.activation, ACTIVATIONS[self.activation])
+        is_fused = isinstance(cache.product, FusedCache)
+        form = FORMS["fused"] if is_fused else self._array_form
+        dH, dW, dQ = form.backward(dA, cache.product, workspace)
         if cache.bias is not None:
             db, dQ_bias = modulated_bias_backward(dA, cache.bias)
             dQ = dQ + dQ_bias
-        else:
-            db = sum_rows(dA)
         return dH, self.as_in_out(dQ), {"W": self.as_in_out(dW), "b": db}

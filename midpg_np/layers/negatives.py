@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, scatter_add_rows
+from midpg_np import kernels
+from midpg_np.backend import Array, get_xp, is_batch_last, scatter_add_rows
 
 NEGATIVES = ("permutation", "derangement", "other_scenario")
 
@@ -31,11 +32,16 @@ def shuffle(e: Array, partner: Array) -> tuple[Array, ShuffleCache]:
     partner : (B,)
     """
     get_xp(e=e, partner=partner)
-    return e[partner], ShuffleCache(partner, e.shape[0])
+    cache = ShuffleCache(partner, e.shape[0])
+    if is_batch_last(e) and kernels.fuses(e, partner):
+        return kernels.take_samples(e.T, partner).T, cache
+    return e[partner], cache
 
 
 def shuffle_backward(dy: Array, cache: ShuffleCache) -> Array:
     """Return ``de``."""
+    if is_batch_last(dy) and kernels.fuses(dy, cache.partner):
+        return kernels.give_samples(dy.T, cache.partner).T
     de = get_xp(dy=dy).zeros((cache.n_rows, dy.shape[1]), dtype=dy.dtype)
     scatter_add_rows(de, cache.partner, dy)
     return de

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from midpg_np.backend import Array, get_xp
+from midpg_np import kernels
+from midpg_np.backend import (
+    Array,
+    get_xp,
+    scatter_add_rows,
+    segment_sum_padded,
+    segment_sum_rows,
+)
 
 
 class RowGradient(NamedTuple):
@@ -15,20 +22,38 @@ class RowGradient(NamedTuple):
     Shapes
     ------
     ids : (M,)
-        Distinct rows, ascending; on a GPU perhaps padded (``segment_sum_padded``).
+        Distinct rows, ascending; padded perhaps, as ``backend.segment_sum_padded`` does.  If not
+        ``is_summed``, rows in any order, which may repeat.
     rows : (M, ...)
     n_rows : int
         Number of rows of the whole array.
+    is_summed : bool
+        On a GPU the gradient of a lookup is left as it is read: an optimiser that steps on the
+        whole table adds it up without sorting the ids.
     """
 
     ids: Array
     rows: Array
     n_rows: int
+    is_summed: bool = True
 
     def dense(self) -> Array:
         """Return the gradient as a whole array."""
         xp = get_xp(ids=self.ids, rows=self.rows)
         # One row more than there are takes the padding.
         whole = xp.zeros((self.n_rows + 1, *self.rows.shape[1:]), dtype=self.rows.dtype)
-        whole[self.ids] = self.rows
+        if self.is_summed:
+            whole[self.ids] = self.rows
+        else:
+            scatter_add_rows(whole, self.ids, self.rows)
         return whole[:-1]
+
+    def summed(self) -> RowGradient:
+        """Return the same gradient with distinct rows; padded where kernels take the padding."""
+        if self.is_summed:
+            return self
+        if kernels.fuses(self.rows):
+            ids, rows = segment_sum_padded(self.ids, self.rows, self.n_rows)
+        else:
+            ids, rows = segment_sum_rows(self.ids, self.rows)
+        return RowGradient(ids, rows, self.n_rows)

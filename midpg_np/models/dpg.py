@@ -25,7 +25,6 @@ from midpg_np.models.dnn import DNN
 from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
-    ACTIVATIONS,
     AffineCache,
     affine,
     affine_backward,
@@ -58,7 +57,6 @@ class DPGCache(NamedTuple):
     X: Array
     E_aw: Array
     layers: dict[str, ModulatedLayerCache]
-    activations: dict[str, Any]
     H: Array
     head: AffineCache | None
     detached: dict[str, Array]
@@ -179,6 +177,11 @@ class DPG:
             shapes["head"] = (widths[-1], 1)
         return {name: self._layer(name, *shape) for name, shape in shapes.items()}
 
+    @property
+    def largest_core(self) -> int:
+        """Entries of the largest core of a row (``training.tiles``)."""
+        return max(x.weighting.d_r * x.weighting.d_c for x in self.layers.values())
+
     def _layer(self, name: str, dim_in: int, dim_out: int) -> ModulatedLayer:
         d_m, d_n = (dim_in, dim_out) if self.w_layout == "in_out" else (dim_out, dim_in)
         d_r = self._core_size("row_divisor", self.row_divisor, f"d_m of {name}", d_m)
@@ -202,6 +205,7 @@ class DPG:
             repeat_mode=self.repeat_mode,
             w_layout=self.w_layout,
             modulate_bias=self.modulate_bias,
+            activation="identity" if name == "head" else self.activation,
             form=self.form,
         )
 
@@ -270,7 +274,8 @@ class DPG:
         self, params: Tree, batch: Batch, draws: Draws | None
     ) -> tuple[tuple[Array, ...], EmbedCache]:
         """Look up X (B, d_0)."""
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
+        table = params["embedding"]
+        X, c_embedding = self.embedding.forward(table, batch.codes, last=True)
         return (X,), EmbedCache(c_embedding, None)
 
     def embed_backward(self, d_inputs: Sequence[Array], cache: EmbedCache) -> Tree:
@@ -288,18 +293,15 @@ class DPG:
         X = batch_last(inputs[0])
         E_aw = X[:, : self.dim_aware]
         sg = StopGradient(frozen, {})
-        layers, activations = {}, {}
+        layers = {}
         H = X
         for name, layer in self.layers.items():
             U = self._dwm_input(name, E_aw, H, sg)
-            A, layers[name] = layer.forward(params[name], H, U, workspace)
-            H, activations[name] = self._activation(name).forward(A)
+            H, layers[name] = layer.forward(params[name], H, U, workspace)
         z, c_head = H, None
         if not self.modulate_output:
             z, c_head = affine(H, **params["head"])
-        return ModelOutput(z[:, 0], {}), DPGCache(
-            X, E_aw, layers, activations, H, c_head, sg.detached
-        )
+        return ModelOutput(z[:, 0], {}), DPGCache(X, E_aw, layers, H, c_head, sg.detached)
 
     def network_backward(
         self, d_output: ModelOutput, cache: Any, workspace: Workspace | None = None
@@ -328,8 +330,7 @@ class DPG:
         grads: Tree = {}
         for name in reversed(self.layers):
             layer, c = self.layers[name], cache.layers[name]
-            dA = self._activation(name).backward(dH, cache.activations[name])
-            dH, dQ, grads[name] = layer.backward(dA, c, workspace)
+            dH, dQ, grads[name] = layer.backward(dH, c, workspace)
             dU, grads[name]["weighting"] = _weighting_backward(
                 layer.weighting, dQ, c.weighting, d_cores.get(name), workspace
             )
@@ -337,9 +338,6 @@ class DPG:
             dE_aw = dE_part if dE_aw is None else dE_aw + dE_part
         dH[:, : self.dim_aware] += dE_aw
         return dH, {name: grads[name] for name in self.layers} | g_head
-
-    def _activation(self, name: str) -> Any:
-        return ACTIVATIONS["identity" if name == "head" else self.activation]
 
     def _dwm_input(self, name: str, E_aw: Array, H: Array, sg: StopGradient) -> Array:
         """U = [E_aw, what else the generator reads]."""

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from midpg_np.backend import DEVICES
+from midpg_np.kernels import CPU_KERNELS
 from midpg_np.losses import CROSS_ENTROPIES, LOSS_REDUCTIONS
 from midpg_np.training.optim import EPS_MODES, TABLE_MODES, Adam
 
@@ -42,10 +43,14 @@ class TrainConfig:
         "float32" or "float64".
     device : str
         "cpu" or "cuda".
-    tile_rows : int
-        Rows that go through the network at a time, for models that can (``training.tiles``).
+    tile_rows : int or None
+        Rows that go through the network at a time, for models that can (``training.tiles``); None:
+        512, or fewer where a row's core is large.
     threads : int
         Tiles worked on at the same time on a CPU; changes no bit of the result.
+    kernels : str
+        On a CPU.  "compiled": loops compiled by Numba.  "numpy": NumPy's operations, equal to
+        rounding.  "auto": compiled where Numba is installed, from 8,192 training rows on.
     checkpoint_every : int or None
         Save a checkpoint every so many steps, and at every validation; None: at validations only.
     """
@@ -62,14 +67,15 @@ class TrainConfig:
     table_mode: str = "auto"
     dtype: str = "float32"
     device: str = "cpu"
-    tile_rows: int = 512
+    tile_rows: int | None = None
     threads: int = 1
+    kernels: str = "auto"
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "tile_rows", "threads"):
+        for name in ("epochs", "batch_size", "threads"):
             _check_count(name, getattr(self, name))
-        for name in ("patience", "valid_every", "checkpoint_every"):
+        for name in ("patience", "valid_every", "checkpoint_every", "tile_rows"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
         if not isinstance(self.seed, int) or self.seed < 0:
@@ -81,6 +87,7 @@ class TrainConfig:
             ("table_mode", TABLE_MODES),
             ("dtype", DTYPES),
             ("device", DEVICES),
+            ("kernels", CPU_KERNELS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}; got {getattr(self, name)!r}.")

@@ -216,10 +216,11 @@ class Adam:
         if state.layout:
             self._update_dense(leaves, gradients, state, sizes)
         for path, moments in state.tables.items():
-            waits = moments.last is not None
-            gradient = _as_rows(gradients[path], path, waits)
-            update = update_rows if waits else update_table
-            update(leaves[path], moments, gradient, sizes, state.step)
+            table, gradient = leaves[path], gradients[path]
+            if moments.last is not None:
+                update_rows(table, moments, _as_rows(gradient, path).summed(), sizes, state.step)
+            else:
+                update_table(table, moments, gradient, sizes, state.step)
 
     def _update_dense(
         self,
@@ -302,16 +303,13 @@ def _as_array(gradient: Array | RowGradient) -> Array:
     return gradient.dense() if isinstance(gradient, RowGradient) else gradient
 
 
-def _as_rows(gradient: Array | RowGradient, path: str, waits: bool) -> RowGradient:
+def _as_rows(gradient: Array | RowGradient, path: str) -> RowGradient:
     if isinstance(gradient, RowGradient):
         return gradient
-    if waits:
-        raise ValueError(
-            f"deferred rows need a RowGradient for {path}; got a whole table. "
-            "Return Embedding.backward, not backward_dense, or use table_mode 'table'."
-        )
-    ids = get_xp(gradient).arange(gradient.shape[0])
-    return RowGradient(ids, gradient, int(gradient.shape[0]))
+    raise ValueError(
+        f"deferred rows need a RowGradient for {path}; got a whole table. "
+        "Return Embedding.backward, not backward_dense, or use table_mode 'table'."
+    )
 
 
 def _find(arrays: Mapping[str, np.ndarray], name: str, size: int) -> np.ndarray:

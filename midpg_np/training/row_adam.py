@@ -96,14 +96,23 @@ def write_back(moments: TableMoments) -> None:
 
 
 def update_table(
-    p: Array, moments: TableMoments, gradient: RowGradient, sizes: StepSizes, step: int
+    p: Array, moments: TableMoments, gradient: RowGradient | Array, sizes: StepSizes, step: int
 ) -> None:
     """Step ``step`` on every row, in place; rows without gradient decay and move.
 
     Shapes
     ------
     p : (V, k)
+    gradient : (V, k)
+        Or its rows.
     """
+    if not isinstance(gradient, RowGradient):
+        gradient = RowGradient(get_xp(p=p).arange(p.shape[0]), gradient, int(p.shape[0]))
+    if not gradient.is_summed and kernels.fuses(p, moments.m, gradient.rows):
+        flat = (x.reshape(-1) for x in (p, gradient.dense(), moments.m, moments.v))
+        kernels.adam_step(*flat, *_at(sizes, step))
+        return
+    gradient = gradient.summed()
     xp = get_xp(p=p, m=moments.m, ids=gradient.ids)
     if kernels.fuses(p, moments.m, gradient.rows):
         kernels.adam_table(p, moments.m, moments.v, *gradient[:2], *_at(sizes, step))

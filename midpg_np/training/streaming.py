@@ -11,6 +11,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -20,11 +21,12 @@ from joblib import cpu_count
 from midpg_np.data.encoding import UnknownCategoryWarning, unknown_message
 from midpg_np.data.errors import RowError
 from midpg_np.data.reading import read_chunks
+from midpg_np.kernels import ROWS_FOR_LOOPS, compiled_loops
 from midpg_np.ops import sigmoid
 from midpg_np.training import by_context
+from midpg_np.training.blas import one_blas_thread
 from midpg_np.training.checkpoint import LoadedModel
 from midpg_np.training.evaluate import logits_of, rows_per_batch, serving
-from midpg_np.training.trainer import one_blas_thread
 
 CHUNK_ROWS = 65_536
 
@@ -85,6 +87,9 @@ def stream_probabilities(
     batch_size = rows_per_batch(model, params, device)
     together = by_context.BLOCK_ROWS if by_context.is_by_context(model) else batch_size
     chunk_rows = -(-chunk_rows // together) * together
+    needed = [name for name in encoder.schema.columns if name != encoder.schema.label]
+    n_first, pieces = counted(read_chunks(path, needed, chunk_rows), ROWS_FOR_LOOPS)
+    loops = compiled_loops("auto", n_first)
 
     def predicted(start_and_rows: tuple[int, Any]) -> Predicted:
         start, rows = start_and_rows
@@ -92,25 +97,38 @@ def stream_probabilities(
             dataset = encoder.transform(
                 rows, unknown_scenario=unknown_scenario, require_label=False, warn=False
             )
-            logits = logits_of(model, params, dataset, batch_size, device)
+            with loops:  # in this thread
+                logits = logits_of(model, params, dataset, batch_size, device)
         except RowError as error:
             raise error.shifted(start) from None
         return Predicted(sigmoid(logits.astype(np.float64))[0], dict(dataset.unknown_counts))
 
-    needed = [name for name in encoder.schema.columns if name != encoder.schema.label]
-    pieces = _numbered(read_chunks(path, needed, chunk_rows))
     if n_threads is None:
         n_threads = 1 if device == "cuda" else cpu_count()
     unknown: Counter[str] = Counter()
     n_rows = 0
     with one_blas_thread():
-        for piece in in_order(predicted, pieces, n_threads):
+        for piece in in_order(predicted, _numbered(pieces), n_threads):
             unknown.update(piece.unknown_counts)
             n_rows += len(piece.probability)
             yield piece.probability
     if unknown:
         counts = {name: unknown[name] for name in encoder.schema.fields if name in unknown}
         warnings.warn(unknown_message(counts, n_rows), UnknownCategoryWarning, stacklevel=2)
+
+
+def counted(pieces: Iterable[Any], enough: int) -> tuple[int, Iterator[Any]]:
+    """Return the number of rows, or one that is at least ``enough``, and all pieces.
+
+    So it does not depend on the size of the pieces whether a file has ``enough`` rows.
+    """
+    rest, first, n_rows = iter(pieces), [], 0
+    for piece in rest:
+        first.append(piece)
+        n_rows += piece.height
+        if n_rows >= enough:
+            break
+    return n_rows, chain(first, rest)
 
 
 def _numbered(pieces: Iterable[Any]) -> Iterator[tuple[int, Any]]:

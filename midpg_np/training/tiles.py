@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -19,6 +20,19 @@ from midpg_np.losses import Loss
 from midpg_np.models.protocol import ModelCache, ModelOutput
 from midpg_np.tree import Tree, tree_add
 from midpg_np.workspace import Workspace
+
+_MOST_ROWS, _FEWEST_ROWS = 512, 128
+_MEMORY = 2**24  # bytes that a core and its two adjoints may take: they stay in the last cache
+
+
+def rows_per_tile(model: Any) -> int:
+    """Return how many rows should go through the network at a time, a power of two.
+
+    512, or fewer (at least 128) where the largest core of a row, ``model.largest_core`` numbers, is
+    so large that core and adjoints of 512 rows in float32 would not stay in the processor's cache.
+    """
+    fitting = _MEMORY // (3 * 4 * getattr(model, "largest_core", 1))
+    return int(2 ** (min(max(fitting, _FEWEST_ROWS), _MOST_ROWS).bit_length() - 1))
 
 
 class Tiles:
@@ -54,7 +68,9 @@ class Tiles:
         slices = [slice(i, min(i + self.rows, n_rows)) for i in range(0, n_rows, self.rows)]
         if self._pool is None:
             return map(with_workspace, slices)
-        return self._pool.map(with_workspace, slices)
+        # Each thread works in a copy of this one's context, and so with its ``compiled_loops``.
+        runs = [copy_context().run for _ in slices]
+        return self._pool.map(lambda run, rows: run(with_workspace, rows), runs, slices)
 
 
 class TileResult(NamedTuple):

@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -18,7 +17,9 @@ import numpy as np
 
 from midpg_np.backend import keep_freed_memory
 from midpg_np.data.batches import Dataset, iterate_batches
+from midpg_np.kernels import compiled_loops
 from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.training.blas import one_blas_thread
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import evaluate
 from midpg_np.training.optim import Optimiser
@@ -39,7 +40,7 @@ from midpg_np.training.step import (
     rows_read,
     training_step,
 )
-from midpg_np.training.tiles import Tiles
+from midpg_np.training.tiles import Tiles, rows_per_tile
 from midpg_np.tree import Tree, tree_copy, tree_to_device
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -107,7 +108,10 @@ class Trainer:
     def run(self, resume: bool) -> FitResult:
         """Train to the end, from the start or from the checkpoint."""
         config, path = self.config, self.checkpoint_path
+        loops = compiled_loops(config.kernels, len(self.train))
         identity = fingerprint(self.model, config, self.optimiser, self.train, self.valid)
+        if config.device == "cpu":
+            identity["kernels"] = "compiled" if loops.are_on else "numpy"
         if resume and path is not None and path.exists():
             state = load_checkpoint(path, self.model, config, self.optimiser, identity)
         else:
@@ -116,7 +120,8 @@ class Trainer:
         keep_freed_memory()
         self.started = time.perf_counter() - state.seconds
         # An overflow is reported once, with its place, and not by NumPy's warnings.
-        with one_blas_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        silence = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        with one_blas_thread(), loops, silence:
             while not self._stopped_by(state):
                 self._epoch(state, identity)
         return self._result(state)
@@ -125,7 +130,9 @@ class Trainer:
     def _tiles(self) -> Tiles | None:
         """A GPU takes whole batches."""
         config = self.config
-        return Tiles(config.tile_rows, config.threads) if config.device == "cpu" else None
+        if config.device != "cpu":
+            return None
+        return Tiles(config.tile_rows or rows_per_tile(self.model), config.threads)
 
     @property
     def checkpoint_path(self) -> Path | None:
@@ -273,17 +280,6 @@ class Trainer:
             stopped_by=self._stopped_by(state) or "epochs",
             seconds=self._seconds(),
         )
-
-
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Hold BLAS to one thread: faster at these sizes, and the same bits on any number of cores.
-
-    The matrices of a step are too small to share; idle workers that spin make a step several
-    times slower as soon as anything else runs.  (threadpoolctl comes with scikit-learn.)
-    """
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(limits=1, user_api="blas")
 
 
 def _is_due(step: int, every: int | None) -> bool:

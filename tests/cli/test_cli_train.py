@@ -186,10 +186,10 @@ def test_own_table_settings_and_shared_options(shop):
 
 
 def test_a_wrong_gradient_stops_before_training(monkeypatch, tmp_path):
-    right = mlp.affine_backward
+    right = mlp.product_backward
     monkeypatch.setattr(
         mlp,
-        "affine_backward",
+        "product_backward",
         lambda dy, cache: (right(dy, cache)[0] * 1.01, *right(dy, cache)[1:]),
     )
     outcome = midpg("train", *SHORT, "--out", tmp_path / "x")

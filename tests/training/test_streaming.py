@@ -3,6 +3,7 @@
 import threading
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -13,10 +14,10 @@ from midpg_np.data import Encoder, Schema, UnknownCategoryWarning, read_table
 from midpg_np.models import make_model
 from midpg_np.ops import sigmoid
 from midpg_np.training import by_context, evaluate, streaming
+from midpg_np.training.blas import one_blas_thread
 from midpg_np.training.checkpoint import LoadedModel
 from midpg_np.training.evaluate import predict_logits, rows_per_batch
 from midpg_np.training.streaming import in_order, stream_probabilities
-from midpg_np.training.trainer import one_blas_thread
 from midpg_np.tree import tree_astype
 
 N_ROWS = 1500
@@ -145,6 +146,16 @@ def test_one_warning_for_all_pieces(loaded, tmp_path):
         list(stream_probabilities(loaded, write(tmp_path, rows), chunk_rows=64))
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 30, 100_000])
+def test_rows_are_counted_until_there_are_enough(chunk_rows):
+    """So the size of the pieces does not decide whether compiled loops predict a file."""
+    sizes = [min(chunk_rows, 75 - i) for i in range(0, 75, chunk_rows)]
+    for enough in (1, 75, 76):
+        n_rows, pieces = streaming.counted((SimpleNamespace(height=n) for n in sizes), enough)
+        assert (n_rows >= enough) == (enough <= 75)
+        assert [piece.height for piece in pieces] == sizes
+
+
 def test_few_pieces_are_held_at_a_time(loaded, tmp_path, monkeypatch):
     """Read ahead: one piece at work in each thread, one that waits, one whose result is due."""
     taken, heights = 0, []
@@ -158,6 +169,7 @@ def test_few_pieces_are_held_at_a_time(loaded, tmp_path, monkeypatch):
             yield piece
 
     monkeypatch.setattr(streaming, "read_chunks", counted)
+    monkeypatch.setattr(streaming, "ROWS_FOR_LOOPS", 1)  # are found in the first piece
     path = write(tmp_path, make_rows())
     for n_threads in (1, 2, 3):
         taken = 0

@@ -1,0 +1,102 @@
+"""Adam in one pass as loops; functions and shapes as in ``kernels.adam``, and the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.kernels.compiled.loops import exact_loops
+
+
+def adam_step(
+    p: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float,
+    a: float, e: float, is_flush: bool,
+) -> None:  # fmt: skip
+    """As ``kernels.adam_step``."""
+    _dense(p, np.ascontiguousarray(g), m, v, *_constants(p, beta1, beta2, a, e))
+    _flush_all(m, v, is_flush)
+
+
+def adam_rows(
+    p: Array, m: Array, v: Array, ids: Array, rows: Array,
+    beta1: float, beta2: float, a: float, e: float, is_flush: bool,
+) -> None:  # fmt: skip
+    """As ``kernels.adam_rows``."""
+    constants = _constants(p, beta1, beta2, a, e)
+    _rows(p, m, v, ids, np.ascontiguousarray(rows), *constants)
+    if is_flush:
+        for i in ids[ids < p.shape[0]]:
+            _flush_all(m[i], v[i], True)
+
+
+def adam_table(
+    p: Array, m: Array, v: Array, ids: Array, rows: Array,
+    beta1: float, beta2: float, a: float, e: float, is_flush: bool,
+) -> None:  # fmt: skip
+    """As ``kernels.adam_table``."""
+    constants = _constants(p, beta1, beta2, a, e)
+    _table(p, m, v, ids, np.ascontiguousarray(rows), *constants)
+    _flush_all(m, v, is_flush)
+
+
+def _constants(p: Array, beta1: float, beta2: float, a: float, e: float) -> tuple[np.floating, ...]:
+    return tuple(map(p.dtype.type, (beta1, beta2, 1.0 - beta1, 1.0 - beta2, a, e)))
+
+
+def _flush_all(m: Array, v: Array, is_flush: bool) -> None:
+    if is_flush:
+        limits = np.finfo(m.dtype)
+        _flush(m.reshape(-1), v.reshape(-1), limits.tiny / limits.eps, limits.tiny)
+
+
+@exact_loops
+def _flush(m, v, m_limit, v_limit):
+    for i in range(m.size):
+        m[i] *= abs(m[i]) >= m_limit
+        v[i] *= v[i] >= v_limit
+
+
+@exact_loops
+def _dense(p, g, m, v, decay1, decay2, rest1, rest2, a, e):
+    for i in range(p.size):
+        m_i = m[i] * decay1 + rest1 * g[i]
+        v_i = v[i] * decay2 + g[i] * g[i] * rest2
+        m[i] = m_i
+        v[i] = v_i
+        p[i] -= m_i / (np.sqrt(v_i) + e) * a
+
+
+@exact_loops
+def _still(p, m, v, decay1, decay2, a, e):
+    """Step of entries without gradient."""
+    for i in range(p.size):
+        m_i = m[i] * decay1
+        v_i = v[i] * decay2
+        m[i] = m_i
+        v[i] = v_i
+        p[i] -= m_i / (np.sqrt(v_i) + e) * a
+
+
+@exact_loops
+def _rows(p, m, v, ids, rows, decay1, decay2, rest1, rest2, a, e):
+    for n in range(ids.size):
+        i = ids[n]
+        if i < p.shape[0]:
+            _dense(p[i], rows[n], m[i], v[i], decay1, decay2, rest1, rest2, a, e)
+
+
+@exact_loops
+def _table(p, m, v, ids, rows, decay1, decay2, rest1, rest2, a, e):
+    """Step on all rows; those between two with a gradient lie side by side and are one run."""
+    V, done = p.shape[0], 0
+    for n in range(ids.size):
+        i = min(ids[n], V)
+        if done < i:
+            run = slice(done, i)
+            _still(p[run].reshape(-1), m[run].reshape(-1), v[run].reshape(-1), decay1, decay2, a, e)
+        if i == V:
+            return
+        _dense(p[i], rows[n], m[i], v[i], decay1, decay2, rest1, rest2, a, e)
+        done = i + 1
+    run = slice(done, V)
+    _still(p[run].reshape(-1), m[run].reshape(-1), v[run].reshape(-1), decay1, decay2, a, e)

@@ -1,0 +1,92 @@
+"""Bias and ReLU as loops; functions and shapes as in ``kernels.elementwise``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.kernels.compiled.loops import fast_loops
+from midpg_np.kernels.dispatch import empty
+
+
+def relu(x: Array) -> tuple[Array, Array]:
+    """As ``kernels.relu``."""
+    flat, shaped = _flat(x)
+    y, is_positive = empty(np, flat.shape, flat.dtype), empty(np, flat.shape, _BOOL)
+    _relu(flat, y, is_positive)
+    return shaped(y), shaped(is_positive)
+
+
+def relu_backward(dy: Array, is_positive: Array) -> Array:
+    """As ``kernels.relu_backward``."""
+    flat, shaped = _flat(dy)
+    if is_positive.strides != tuple(s // dy.itemsize for s in dy.strides):
+        return dy * is_positive
+    dx = empty(np, flat.shape, flat.dtype)
+    _relu_backward(flat, _flat(is_positive)[0], dx)
+    return shaped(dx)
+
+
+def bias_relu(P: Array, b: Array) -> tuple[Array, Array, Array]:
+    """As ``kernels.bias_relu``."""
+    P = np.ascontiguousarray(P)
+    H, is_positive = empty(np, P.shape, P.dtype), empty(np, P.shape, _BOOL)
+    _bias_relu(P, b, H, is_positive)
+    return P, H, is_positive
+
+
+def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
+    """As ``kernels.bias_relu_backward``."""
+    dH, is_positive = np.ascontiguousarray(dH), np.ascontiguousarray(is_positive)
+    dA, db = empty(np, dH.shape, dH.dtype), empty(np, dH.shape[:1], dH.dtype)
+    _bias_relu_backward(dH, is_positive, dA, db)
+    return dA, db
+
+
+_BOOL = np.dtype(np.bool_)
+
+
+def _flat(x: Array) -> tuple[Array, Any]:
+    """Return the entries in the order of memory, and what gives such a vector the shape of x."""
+    if x.flags.c_contiguous:
+        return x.reshape(-1), lambda y: y.reshape(x.shape)
+    if x.flags.f_contiguous:
+        return x.T.reshape(-1), lambda y: y.reshape(x.shape[::-1]).T
+    return _flat(np.ascontiguousarray(x))
+
+
+@fast_loops
+def _relu(x, y, is_positive):
+    for i in range(x.size):
+        y[i] = 0.0 if x[i] < 0.0 else x[i]
+        is_positive[i] = x[i] > 0.0
+
+
+@fast_loops
+def _relu_backward(dy, is_positive, dx):
+    for i in range(dy.size):
+        dx[i] = dy[i] if is_positive[i] else 0.0
+
+
+@fast_loops
+def _bias_relu(P, b, H, is_positive):
+    for o in range(P.shape[0]):
+        bias = b[o]
+        for i in range(P.shape[1]):
+            a = P[o, i] + bias
+            P[o, i] = a
+            H[o, i] = 0.0 if a < 0.0 else a
+            is_positive[o, i] = a > 0.0
+
+
+@fast_loops
+def _bias_relu_backward(dH, is_positive, dA, db):
+    for o in range(dH.shape[0]):
+        s = dH.dtype.type(0.0)
+        for i in range(dH.shape[1]):
+            da = dH[o, i] if is_positive[o, i] else dH.dtype.type(0.0)
+            dA[o, i] = da
+            s += da
+        db[o] = s

@@ -1,0 +1,141 @@
+"""The modulated product as loops that meet every weight once and build no array between.
+
+A_jb = sum_i Q_r(i),c(j),b W_ij H_ib (equations.md 3.2, 3.4).  The inputs of a row group and the
+outputs of a column group share the entry q = Q_rc, so a block of F inputs and J outputs costs
+F J + min(F, J) multiplications per sample: with z_j = sum_i W_ij H_i first, A_j += q z_j, or with
+g_i = q H_i first, A_j += sum_i W_ij g_i.  F and J are known to the compiler, which keeps a
+block's weights in registers while it runs over the samples.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import uintp
+
+from midpg_np.backend import Array
+from midpg_np.kernels.compiled.loops import BLOCK, fast_loops
+from midpg_np.kernels.dispatch import empty
+from midpg_np.kernels.launch import largest_divisor
+
+MOST_AT_ONCE = 4  # inputs, and outputs, of a block: 16 weights fill the registers
+
+
+def modulated_product(H: Array, W: Array, Q: Array, mode: str) -> Array:
+    """As ``kernels.modulated_product``."""
+    H, W, Q = map(np.ascontiguousarray, (H, W, Q))
+    steps, forward, _ = _plan(W, Q, mode)
+    A = empty(np, (W.shape[1], H.shape[1]), H.dtype)
+    forward(H, W, Q, A, *steps)
+    return A
+
+
+def modulated_product_backward(
+    dA: Array, H: Array, W: Array, Q: Array, mode: str
+) -> tuple[Array, Array, Array]:
+    """As ``kernels.modulated_product_backward``."""
+    dA, H, W, Q = map(np.ascontiguousarray, (dA, H, W, Q))
+    steps, _, backward = _plan(W, Q, mode)
+    dH, dW, dQ = (empty(np, x.shape, x.dtype) for x in (H, W, Q))
+    backward(dA, H, W, Q, dH, dW, dQ, *steps)
+    return dH, dW, dQ
+
+
+def _plan(W: Array, Q: Array, mode: str) -> tuple[tuple[int, ...], Any, Any]:
+    """Return the steps from group to group and member to member, and the loops."""
+    steps, members = [], []
+    for width, n_groups in zip(W.shape, Q.shape[:2], strict=True):
+        n_members = width // n_groups
+        steps += [n_members, 1] if mode == "block" else [1, n_groups]
+        members.append(n_members)
+    f_r, f_c = members
+    at_once = largest_divisor(f_r, MOST_AT_ONCE), largest_divisor(f_c, MOST_AT_ONCE)
+    return (f_r, *steps), *_loops(*at_once)
+
+
+@lru_cache
+def _loops(F: int, J: int) -> tuple[Any, Any]:
+    """Return forward and backward for blocks of F inputs and J outputs."""
+
+    @fast_loops
+    def forward(H, W, Q, A, f_r, r_step, l_step, c_step, t_step):
+        d_r, d_c, B = Q.shape
+        f_c = W.shape[1] // d_c
+        w, a = np.empty((F, J), H.dtype), np.empty((J, BLOCK), H.dtype)
+        for start in range(uintp(0), uintp(B), uintp(BLOCK)):
+            n = min(uintp(BLOCK), uintp(B) - start)
+            for c in range(d_c):
+                for t0 in range(0, f_c, J):
+                    j = c * c_step + t0 * t_step
+                    a[:] = 0.0
+                    for r in range(d_r):
+                        for l0 in range(0, f_r, F):
+                            i = r * r_step + l0 * l_step
+                            for l in range(F):
+                                for t in range(J):
+                                    w[l, t] = W[i + l * l_step, j + t * t_step]
+                            for b in range(n):
+                                q = Q[r, c, start + b]
+                                for t in range(J):
+                                    z = w[0, t] * H[i, start + b]
+                                    for l in range(1, F):
+                                        z += w[l, t] * H[i + l * l_step, start + b]
+                                    a[t, b] += q * z
+                    for t in range(J):
+                        for b in range(n):
+                            A[j + t * t_step, start + b] = a[t, b]
+
+    @fast_loops
+    def backward(dA, H, W, Q, dH, dW, dQ, f_r, r_step, l_step, c_step, t_step):
+        d_r, d_c, B = Q.shape
+        f_c = W.shape[1] // d_c
+        w, dz = np.empty((F, J), H.dtype), np.empty((J, BLOCK), H.dtype)
+        dh, dq = np.empty((F, BLOCK), H.dtype), np.empty(BLOCK, H.dtype)
+        dW[:] = 0.0
+        for start in range(uintp(0), uintp(B), uintp(BLOCK)):
+            n = min(uintp(BLOCK), uintp(B) - start)
+            for r in range(d_r):
+                for l0 in range(0, f_r, F):
+                    i = r * r_step + l0 * l_step
+                    dh[:] = 0.0
+                    for c in range(d_c):
+                        dq[:] = 0.0
+                        for t0 in range(0, f_c, J):
+                            j = c * c_step + t0 * t_step
+                            for l in range(F):
+                                for t in range(J):
+                                    w[l, t] = W[i + l * l_step, j + t * t_step]
+                            for b in range(n):
+                                s = dq[b]
+                                for t in range(J):
+                                    z = w[0, t] * H[i, start + b]
+                                    for l in range(1, F):
+                                        z += w[l, t] * H[i + l * l_step, start + b]
+                                    s += z * dA[j + t * t_step, start + b]
+                                    dz[t, b] = Q[r, c, start + b] * dA[j + t * t_step, start + b]
+                                dq[b] = s
+                            for b in range(n):
+                                for l in range(F):
+                                    s = dh[l, b]
+                                    for t in range(J):
+                                        s += w[l, t] * dz[t, b]
+                                    dh[l, b] = s
+                            for l in range(F):
+                                for t in range(J):
+                                    s = dW[i + l * l_step, j + t * t_step]
+                                    for b in range(n):
+                                        s += H[i + l * l_step, start + b] * dz[t, b]
+                                    dW[i + l * l_step, j + t * t_step] = s
+                        if l0 == 0:
+                            for b in range(n):
+                                dQ[r, c, start + b] = dq[b]
+                        else:
+                            for b in range(n):
+                                dQ[r, c, start + b] += dq[b]
+                    for l in range(F):
+                        for b in range(n):
+                            dH[i + l * l_step, start + b] = dh[l, b]
+
+    return forward, backward
