@@ -77,7 +77,7 @@ def answer(conn: Any) -> Any:
 
 def reference_of(case: Case) -> Reference:
     """Our float64 step on the batch that every process is checked with."""
-    ours = Candidate("ours").build(case.config, case.params(), "float64", "cpu", 1)
+    ours = Candidate("ours").build(case.config, case.params(), "float64", case.device, 1)
     return measure(ours, *case.draw(np.random.default_rng(PROOF_SEED)))
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from midpg_np.cublas import Cublas
 
 Array = Any  # a NumPy or CuPy array; shapes are given in docstrings and proven by tests
 Namespace = ModuleType | Any
@@ -32,6 +36,7 @@ class Backend:
     xp: Namespace
     scatter_add: Callable[[Array, Array, Array], None]
     to_numpy: Callable[[Array], np.ndarray]
+    matmul: Callable[..., Array]
     # Compiler of CUDA sources, called as cupy.RawModule is; None where there is none.
     raw_module: Callable[..., Any] | None = None
 
@@ -52,7 +57,7 @@ def _numpy_scatter_add(target: np.ndarray, ids: np.ndarray, rows: np.ndarray) ->
 
 
 _BACKENDS: dict[type, Backend] = {
-    np.ndarray: Backend("numpy", np, _numpy_scatter_add, lambda array: array)
+    np.ndarray: Backend("numpy", np, _numpy_scatter_add, lambda array: array, np.matmul)
 }
 
 
@@ -77,9 +82,24 @@ def _load_cupy() -> ModuleType:
     if n_devices == 0:
         raise DeviceError("device 'cuda' was asked for, but CuPy finds no GPU. Use device 'cpu'.")
     if cupy.ndarray not in _BACKENDS:
-        backend = Backend("cupy", cupy, cupy.add.at, cupy.asnumpy, cupy.RawModule)
-        register_backend(cupy.ndarray, backend)
+        parts = cupy, cupy.add.at, cupy.asnumpy, _cupy_matmul(cupy), cupy.RawModule
+        register_backend(cupy.ndarray, Backend("cupy", *parts))
     return cupy
+
+
+def _cupy_matmul(cupy: ModuleType) -> Callable[..., Array]:
+    """Return a product that may also be called while a CUDA graph is recorded."""
+
+    @lru_cache
+    def cublas() -> Cublas:
+        return Cublas(cupy.empty, lambda: int(cupy.cuda.get_current_stream().ptr))
+
+    def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+        if a.dtype == b.dtype and a.dtype.kind == "f":
+            return cublas().matmul(a, b, out)
+        return cupy.matmul(a, b, out=out)
+
+    return matmul
 
 
 def _backend_of(array: Array, name: str) -> Backend:
@@ -131,6 +151,22 @@ def get_xp(*arrays: Array, **named: Array) -> Namespace:
     return _common_backend(positional | named).xp
 
 
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return the product of matrices as ``numpy.matmul`` does, at most one axis in front of them.
+
+    On a GPU it may be recorded in a CUDA graph, which CuPy's own may not.
+    """
+    if type(a) is np.ndarray and type(b) is np.ndarray:  # at once: a step makes some fifty
+        return np.matmul(a, b, out=out)
+    return _common_backend({"a": a, "b": b}).matmul(a, b, out)
+
+
+def address(array: Array) -> int:
+    """Return where the memory of an array begins, on its device."""
+    data = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    return int(data)
+
+
 def get_raw_module(*arrays: Array) -> Callable[..., Any] | None:
     """Return what compiles CUDA sources for these arrays, or None; TypeError for a mixture."""
     named = {f"argument {i}": array for i, array in enumerate(arrays, start=1)}
@@ -149,6 +185,26 @@ def check_device(device: str) -> None:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}; got {device!r}.")
     if device == "cuda":
         _load_cupy()
+
+
+def stream_of_own(device: str) -> AbstractContextManager[Any]:
+    """Give a GPU its work in a stream of its own inside the block; on a CPU there are none."""
+    xp = device_namespace(device)
+    return xp.cuda.Stream(non_blocking=True) if hasattr(xp, "cuda") else nullcontext()
+
+
+_constants: dict[tuple[int, tuple[int, ...]], Array] = {}
+
+
+def constant(xp: Namespace, values: tuple[int, ...]) -> Array:
+    """Return integers as an array that is made once for each device; do not write to it.
+
+    Sending them anew would be a copy from the host in every step, which a CUDA graph cannot hold.
+    """
+    key = id(xp), values
+    if key not in _constants:
+        _constants[key] = xp.asarray(values)
+    return _constants[key]
 
 
 def to_device(array: Array, device: str) -> Array:

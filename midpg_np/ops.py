@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from midpg_np import kernels
-from midpg_np.backend import Array, get_xp, is_batch_last
+from midpg_np.backend import Array, get_xp, is_batch_last, matmul
 
 
 def batch_last(x: Array) -> Array:
@@ -23,7 +23,7 @@ def batch_last(x: Array) -> Array:
 def product(x: Array, W: Array, like: Array | None = None, out: Array | None = None) -> Array:
     """x W, stored as ``like`` is (``like`` = x if None), or written to ``out``."""
     xp = get_xp(x=x, W=W)
-    times = xp.multiply if x.shape[1] == 1 else xp.matmul  # (B, 1) (1, O) has nothing to sum
+    times = xp.multiply if x.shape[1] == 1 else matmul  # (B, 1) (1, O) has nothing to sum
     last = is_batch_last(x if like is None else like)
     shape = (W.shape[1], x.shape[0]) if last else (x.shape[0], W.shape[1])
     result = kernels.room(xp, shape, x, W) if out is None else out.T if last else out
@@ -76,12 +76,14 @@ def affine_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array, Array]
 
 def product_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array]:
     """Return ``dx, dW`` of the product x W."""
-    return product(dy, cache.W.T, like=cache.x), cache.x.T @ dy
+    return product(dy, cache.W.T, like=cache.x), matmul(cache.x.T, dy)
 
 
 def sum_rows(x: Array) -> Array:
     """Sum over the batch, (B, d) -> (d,), as the product 1^T x: a third of the time of ``sum``."""
-    return get_xp(x).ones(x.shape[0], dtype=x.dtype) @ x
+    if is_batch_last(x) and kernels.fuses(x):
+        return kernels.sum_samples(x.T)
+    return matmul(get_xp(x).ones(x.shape[0], dtype=x.dtype), x)
 
 
 def identity(x: Array) -> tuple[Array, None]:

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from fake_device import FakeArray
 
+from midpg_np.kernels.adam import _LEAVES
+
 HEADER = r"""
 #include <math.h>
 #include <ucontext.h>
@@ -106,7 +108,7 @@ static void __syncthreads() {
 
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 OPTIONS = {"--fmad=false": "-ffp-contract=off"}
-TYPES = {"wide": np.int64, "int": np.int32, "bool": np.bool_}
+TYPES = {"wide": np.int64, "int": np.int32, "bool": np.bool_, "Leaves": _LEAVES}
 
 
 def compiler():
@@ -201,6 +203,9 @@ extern "C" int launch_{name}(
 
     def _argument(self, arg, kind, is_pointer, is_const, name):
         wanted = self.types[kind]
+        if kind == "Leaves":  # a structure, by value
+            assert arg.shape == (1,) and arg.dtype == wanted
+            return np.ctypeslib.as_ctypes_type(wanted).from_buffer_copy(arg.tobytes())
         if is_pointer:
             assert isinstance(arg, FakeArray), f"{name} must be an array; got {type(arg)}"
             assert arg.dtype == wanted, f"{name} must be {wanted}; got {arg.dtype}"

@@ -121,7 +121,9 @@ for _name in (
     *("sum", "mean", "max", "min", "any", "all"),
 ):
     setattr(FakeArray, _name, _method(_name))
-for _name in ("T", "real", "shape", "strides", "ndim", "size", "nbytes", "dtype", "flags"):
+for _name in (
+    *("T", "real", "shape", "strides", "ndim", "size", "itemsize", "nbytes", "dtype", "flags"),
+):
     setattr(FakeArray, _name, property(lambda self, name=_name: wrap(getattr(self._data, name))))
 
 
@@ -162,7 +164,11 @@ def _scatter_add(target, ids, rows):
     np.add.at(target._data, ids._data, rows._data)
 
 
-register_backend(FakeArray, Backend("fake", fake_xp, _scatter_add, lambda array: array._data))
+def _matmul(a, b, out=None):
+    return fake_xp.matmul(a, b, out=out)
+
+
+register_backend(FakeArray, Backend("fake", fake_xp, _scatter_add, lambda x: x._data, _matmul))
 
 
 def to_fake(tree):

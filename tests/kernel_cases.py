@@ -95,31 +95,38 @@ def _adam_cases(draw, s, rng):
     p, g, m, v = draw(n), draw(n), draw(n), draw(n) ** 2
     m[::7] *= 1e-36  # to be flushed, in float32
     a, e = (x.astype(p.dtype) for x in corrections(LR, BETA1, BETA2, EPS, "corrected", 600))
-    now = BETA1, BETA2, float(a[300]), float(e[300])
+    still, flushing = ((BETA1, BETA2, (float(a[300]), float(e[300]), x)) for x in (False, True))
+    on_device = BETA1, BETA2, np.array([a[300], e[300], 1.0], p.dtype)
+    pieces = [g[:5].reshape(5, 1), g[5:7], g[7:]]
     table = [draw(n_rows, k), draw(n_rows, k), draw(n_rows, k) ** 2]
     ids = np.flatnonzero((rng.random(n_rows) < 0.4) | (np.arange(n_rows) == 1))
     rows = draw(ids.size, k)
     padded = np.concatenate([ids, [n_rows, n_rows]])
     return {
-        "adam_step": (kernels.adam_step, (p, g, m, v, *now, False)),
-        "adam_step flushing": (kernels.adam_step, (p, g, m, v, *now, True)),
-        "adam_rows": (kernels.adam_rows, (*table, ids, rows, *now, False)),
+        "adam_step": (kernels.adam_step, (p, g, m, v, *still)),
+        "adam_step flushing": (kernels.adam_step, (p, g, m, v, *flushing)),
+        "adam_step by the clock": (kernels.adam_step, (p, g, m, v, *on_device)),
+        "adam_leaves": (kernels.adam_leaves, (p, m, v, *still, *pieces)),
+        "adam_leaves, many": (kernels.adam_leaves, (p, m, v, *on_device, *np.split(g, n // 10))),
+        "adam_tick": (kernels.adam_tick, (np.array([127]), a, e, np.zeros(3, p.dtype), 64)),
+        "adam_tick, late": (kernels.adam_tick, (np.array([9000]), a, e, np.zeros(3, p.dtype), 64)),
+        "adam_rows": (kernels.adam_rows, (*table, ids, rows, *still)),
         "adam_rows padded": (
             kernels.adam_rows,
-            (*table, padded, draw(ids.size + 2, k), *now, True),
+            (*table, padded, draw(ids.size + 2, k), *flushing),
         ),
-        "adam_table": (kernels.adam_table, (*table, ids, rows, *now, False)),
+        "adam_table": (kernels.adam_table, (*table, ids, rows, *still)),
         "adam_table padded": (
             kernels.adam_table,
-            (*table, padded, draw(ids.size + 2, k), *now, True),
+            (*table, padded, draw(ids.size + 2, k), *flushing),
         ),
         "adam_table full": (
             kernels.adam_table,
-            (*table, np.arange(n_rows), draw(n_rows, k), *now, True),
+            (*table, np.arange(n_rows), draw(n_rows, k), *flushing),
         ),
         "adam_table without gradients": (
             kernels.adam_table,
-            (*table, ids[:0], rows[:0], *now, False),
+            (*table, ids[:0], rows[:0], *still),
         ),
     }
 

@@ -161,7 +161,7 @@ def test_a_padded_gradient_has_the_distinct_rows_and_then_padding():
     assert_close({"t": to_numpy(RowGradient(padded, sums, 7).dense())}, {"t": dense})
     steps = [generator(9).normal(size=(7, 2)) ** 2 for _ in range(3)]
     for step in (kernels.adam_table, kernels.adam_rows):
-        now = 0.9, 0.999, 1e-3, 1e-8, False
+        now = 0.9, 0.999, (1e-3, 1e-8, False)
         one, other = ([x.copy() for x in steps] for _ in range(2))
         step(*one, want_ids, want, *now)
         step(*other, to_numpy(padded), to_numpy(sums), *now)

@@ -9,7 +9,14 @@ from kernel_cases import ATOMIC, NAMES, Sizes, assert_agrees, make_cases, outcom
 from small import WIDTHS, assert_close, named_model, partners, small_batch
 from strategies import generator
 
-from midpg_np.backend import DeviceError, check_device, segment_sum_padded, to_device, to_numpy
+from midpg_np.backend import (
+    DeviceError,
+    check_device,
+    matmul,
+    segment_sum_padded,
+    to_device,
+    to_numpy,
+)
 from midpg_np.checks import perturbed_params
 from midpg_np.data.batches import Dataset, iterate_batches
 from midpg_np.kernels import launch
@@ -20,7 +27,7 @@ from midpg_np.training.loop import fit
 from midpg_np.training.optim import Adam
 from midpg_np.training.prefetch import prepared_batches
 from midpg_np.training.step import training_step
-from midpg_np.tree import tree_to_device
+from midpg_np.tree import tree_flatten, tree_to_device
 
 pytestmark = pytest.mark.gpu
 
@@ -88,17 +95,73 @@ def test_batches_sent_ahead_are_those_of_the_cpu():
             np.testing.assert_array_equal(to_numpy(g), w)
 
 
-@pytest.mark.parametrize("table_mode", ["table", "rows"])
-def test_a_short_training_is_that_of_the_cpu(table_mode):
-    dataset, result = small_dataset(800), {}
-    for device in ("cpu", "cuda"):
-        config = TrainConfig(
-            epochs=2, batch_size=64, dtype="float64", device=device, table_mode=table_mode
-        )
-        result[device] = fit(named_model("midpg"), dataset, dataset, config)
-    for want, got in zip(result["cpu"].history, result["cuda"].history, strict=True):
-        assert got["train_loss"] == pytest.approx(want["train_loss"], rel=1e-8)
-        assert got["valid_logloss"] == pytest.approx(want["valid_logloss"], rel=1e-8)
+def trained(name, device, **options):
+    """Twelve whole batches and a smaller one per epoch; on a GPU the whole ones are captured."""
+    dataset = small_dataset(800)
+    config = TrainConfig(epochs=2, batch_size=64, dtype="float64", device=device, **options)
+    return fit(named_model(name), dataset, dataset, config)
+
+
+CAPTURED = ("dnn", "dpg", "midpg", "dpg variant=c", "midpg variant=rc", "midpg variant=non")
+
+
+@pytest.mark.parametrize(
+    ("name", "table_mode"), [*((name, "table") for name in CAPTURED), ("midpg", "rows")]
+)
+def test_a_short_training_is_that_of_the_cpu(name, table_mode):
+    want, got = (trained(name, device, table_mode=table_mode) for device in ("cpu", "cuda"))
+    for w, g in zip(want.history, got.history, strict=True):
+        assert g["train_loss"] == pytest.approx(w["train_loss"], rel=1e-8)
+        assert g["valid_logloss"] == pytest.approx(w["valid_logloss"], rel=1e-8)
+    assert_close(tree_flatten(got.params), tree_flatten(want.params), tol=1e-6)
+
+
+def test_a_training_goes_on_after_an_interruption(tmp_path):
+    """The counter on the device is set, and a new graph recorded."""
+    whole = trained("midpg", "cuda", checkpoint_every=5)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step == 9:
+            raise StoppedError
+
+    dataset, model = small_dataset(800), named_model("midpg")
+    config = TrainConfig(
+        epochs=2, batch_size=64, dtype="float64", device="cuda", checkpoint_every=5
+    )
+    with pytest.raises(StoppedError):
+        fit(model, dataset, dataset, config, run_dir=tmp_path, progress=stop)
+    resumed = fit(model, dataset, dataset, config, run_dir=tmp_path, resume=True)
+    assert_close(tree_flatten(resumed.params), tree_flatten(whole.params), tol=1e-8)
+
+
+SHAPES = [
+    ((5, 7), (7, 3)),
+    ((4, 5, 7), (4, 7, 3)),
+    ((4, 5, 7), (7, 3)),
+    ((5, 7), (4, 7, 3)),
+    ((7,), (7, 3)),
+    ((5, 7), (7,)),
+    ((1, 7), (7, 1)),
+]
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_are_those_of_numpy(shapes, dtype):
+    a, b = (generator(8).normal(size=shape).astype(dtype) for shape in shapes)
+    want, tol = a @ b, 1e-5 if dtype == np.float32 else 1e-13
+    for turn_a in (False, True):
+        for turn_b in (False, True):
+            got = matmul(
+                *(
+                    to_device(np.asfortranarray(x) if turn else x, "cuda")
+                    for x, turn in ((a, turn_a), (b, turn_b))
+                )
+            )
+            np.testing.assert_allclose(to_numpy(got), want, rtol=0, atol=tol * abs(want).max())
 
 
 @pytest.mark.filterwarnings("ignore:cupyx.allow_synchronize")

@@ -105,7 +105,7 @@ def test_extreme_logits_stay_finite():
 def test_a_moment_that_is_not_a_number_stays_one():
     p, g, m, v = (np.ones(4, np.float32) for _ in range(4))
     m[0], v[1], g[2] = np.nan, np.nan, np.inf
-    case = kernels.adam_step, (p, g, m, v, 0.9, 0.999, 1e-3, 1e-8, True)
+    case = kernels.adam_step, (p, g, m, v, 0.9, 0.999, (1e-3, 1e-8, True))
     with np.errstate(invalid="ignore"):
         for got, want in zip(on_shim(case), on_host(case), strict=True):
             np.testing.assert_array_equal(got, want)
@@ -136,7 +136,7 @@ def test_views_are_read_but_not_written():
     np.testing.assert_allclose(to_numpy(got), want)
     flat = [to_fake(np.ones(8)) for _ in range(4)]
     with pytest.raises(ValueError, match="m is changed in place and must be contiguous"):
-        kernels.adam_step(flat[0], flat[1], flat[2][::2], flat[3], 0.9, 0.999, 1e-3, 1e-8, False)
+        kernels.adam_step(flat[0], flat[1], flat[2][::2], flat[3], 0.9, 0.999, (1e-3, 1e-8, False))
 
 
 @pytest.mark.usefixtures("shim")

@@ -168,11 +168,11 @@ def test_adam(dtype, eps_mode):
         g, rows = rng.normal(size=n).astype(dtype), rng.normal(size=(ids.size, k)).astype(dtype)
         grads = {"dense": g.copy(), "e": {"table": RowGradient(ids, rows.copy(), n_rows)}}
         adam.update(params, grads, state)
-        now = *betas, float(a[step]), float(e[step])
-        kernels.adam_step(p, g, m, v, *now, step % 64 == 0)
+        now = *betas, (float(a[step]), float(e[step]), step % 64 == 0)
+        kernels.adam_step(p, g, m, v, *now)
         before = T[ids], mT[ids], vT[ids]
-        kernels.adam_table(T, mT, vT, ids, rows, *now, step % 64 == 0)
-        kernels.adam_rows(*before, np.arange(ids.size), rows, *now, step % 64 == 0)
+        kernels.adam_table(T, mT, vT, ids, rows, *now)
+        kernels.adam_rows(*before, np.arange(ids.size), rows, *now)
         for some, table in zip(before, (T, mT, vT), strict=True):
             np.testing.assert_array_equal(some, table[ids])
     np.testing.assert_array_equal(p, params["dense"])

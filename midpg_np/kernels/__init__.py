@@ -1,6 +1,6 @@
 """Fused kernels, each beside its NumPy form: CUDA for a GPU, compiled loops for a CPU."""
 
-from midpg_np.kernels.adam import adam_rows, adam_step, adam_table
+from midpg_np.kernels.adam import adam_leaves, adam_rows, adam_step, adam_table, adam_tick
 from midpg_np.kernels.cores import bounded, bounded_backward, core, core_backward
 from midpg_np.kernels.dispatch import (
     CPU_KERNELS,
@@ -13,7 +13,13 @@ from midpg_np.kernels.dispatch import (
     loops_around,
     room,
 )
-from midpg_np.kernels.elementwise import bias_relu, bias_relu_backward, relu, relu_backward
+from midpg_np.kernels.elementwise import (
+    bias_relu,
+    bias_relu_backward,
+    relu,
+    relu_backward,
+    sum_samples,
+)
 from midpg_np.kernels.losses import cross_entropy, jensen_shannon, jensen_shannon_backward
 from midpg_np.kernels.modulated import modulated_product, modulated_product_backward
 from midpg_np.kernels.pairs import pair_scores, pair_scores_backward
@@ -28,9 +34,11 @@ __all__ = [
     "CPU_KERNELS",
     "ROWS_FOR_LOOPS",
     "MissingNumbaError",
+    "adam_leaves",
     "adam_rows",
     "adam_step",
     "adam_table",
+    "adam_tick",
     "bias_relu",
     "bias_relu_backward",
     "bounded",
@@ -55,5 +63,6 @@ __all__ = [
     "relu",
     "relu_backward",
     "room",
+    "sum_samples",
     "take_samples",
 ]

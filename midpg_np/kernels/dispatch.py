@@ -25,7 +25,7 @@ from midpg_np.workspace import Workspace
 CPU_KERNELS = ("auto", "compiled", "numpy")
 _REAL = (np.dtype(np.float32), np.dtype(np.float64))
 ROWS_FOR_LOOPS = 8192  # fewer do not earn the compilation
-_NO_ARRAYS = (int, float, str, np.generic, type(None))
+_NO_ARRAYS = (int, float, str, tuple, np.generic, type(None))
 
 
 class MissingNumbaError(ImportError):

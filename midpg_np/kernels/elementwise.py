@@ -41,6 +41,15 @@ extern "C" __global__ void bias_relu(
     is_positive[i] = keep;
 }
 
+// partial[chunk, d] = sum over the chunk of x[d, b]; grid: (features, chunks).
+extern "C" __global__ void sum_samples(const REAL* x, REAL* partial, wide B, wide chunk) {
+    wide start = (wide)blockIdx.y * chunk, stop = start + chunk < B ? start + chunk : B;
+    REAL sum = 0;
+    for (wide b = start + threadIdx.x; b < stop; b += blockDim.x) sum += x[blockIdx.x * B + b];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) partial[(wide)blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
 // dA = dH where A > 0, else 0, and its sum over a chunk of the batch; grid: (features, chunks).
 extern "C" __global__ void bias_relu_backward(
     const REAL* dH, const bool* is_positive, REAL* dA, REAL* partial, wide B, wide chunk
@@ -129,3 +138,24 @@ def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     """
     dA = dH * is_positive
     return dA, dA.sum(axis=1)
+
+
+def _sum_samples_on_device(launch: Launcher, x: Array) -> Array:
+    (x,) = launch.inputs(x)
+    (n_features, n_samples), chunks = x.shape, n_chunks(x.shape[1])
+    partial = launch.empty(chunks, n_features)
+    args = x, partial, np.int64(n_samples), np.int64(CHUNK)
+    launch.blocks(ELEMENTWISE, "sum_samples", n_features, chunks, *args)
+    return partial.reshape(-1) if chunks == 1 else total(launch, partial, 1.0)
+
+
+@fused(_sum_samples_on_device, compiled="elementwise")
+def sum_samples(x: Array) -> Array:
+    """Sum over the batch.
+
+    Shapes
+    ------
+    x : (d, B)
+    sum : (d,)
+    """
+    return x.sum(axis=1)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from midpg_np import kernels
-from midpg_np.backend import Array, get_xp, is_batch_last
+from midpg_np.backend import Array, get_xp, is_batch_last, matmul
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache
 from midpg_np.ops import ACTIVATIONS, add_to, concat, concat_backward, product, sum_rows
@@ -139,7 +139,7 @@ class MLPDiscriminator:
         if c.w is not None:
             dA, da_q, db, dw = kernels.pair_scores_backward(dt, c.A.T, c.w)
             dA, da_q = dA.T, da_q.T
-            grads = {"layer_2": {"W": dw[:, None], "b": sum_rows(dt[:, None])}}
+            grads = {"layer_2": {"W": dw[:, None], "b": kernels.sum_samples(dt[None])}}
         else:
             dA = dt[:, None]
             if c.tail is not None:
@@ -148,7 +148,8 @@ class MLPDiscriminator:
                 grads = dict(zip(self.mlp.layer_names[1:], g_tail.values(), strict=True))
             da_q = dA[:n_rows] + dA[n_rows:]
             db = sum_rows(da_q)
-        first = {"layer_1": {"W": xp.concatenate([c.e.T @ dA, c.q.T @ da_q]), "b": db}}
+        dW = xp.concatenate([matmul(c.e.T, dA), matmul(c.q.T, da_q)])
+        first = {"layer_1": {"W": dW, "b": db}}
         d_e = product(dA, c.W_e.T)
         d_q = product(da_q, c.W_q.T, like=c.q, out=empty_like_batch(c.q, workspace))
         return d_e[:n_rows], d_e[n_rows:], d_q, first | grads

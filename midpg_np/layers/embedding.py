@@ -12,6 +12,7 @@ import numpy as np
 from midpg_np import kernels
 from midpg_np.backend import (
     Array,
+    constant,
     gather_rows,
     get_xp,
     is_batch_last,
@@ -85,7 +86,7 @@ class Embedding:
         E : (B, F*k)
         """
         xp = get_xp(codes=codes, table=params["table"])
-        ids = codes + xp.asarray(self.offsets)
+        ids = codes + constant(xp, self.offsets)
         if last and kernels.fuses(params["table"], ids):
             return kernels.lookup(params["table"], ids).T, EmbeddingCache(ids, self.n_rows)
         E = gather_rows(params["table"], ids).reshape(codes.shape[0], -1)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, get_xp, matmul
 from midpg_np.layers.blocks import BLOCK_FORMS, block_form
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_affine, init_scenario_affine
@@ -130,9 +130,9 @@ class Gate:
         dR, dW_2, db_2 = self._second.backward(dA_2, cache.layer_2)
         dA = relu_backward(dR, cache.activation)
         U, W = cache.layer_1
-        dU = dA @ W[: self.dim_live].T
+        dU = matmul(dA, W[: self.dim_live].T)
         return dU, {
-            "layer_1": {"W": U.T @ dA, "b": sum_rows(dA)},
+            "layer_1": {"W": matmul(U.T, dA), "b": sum_rows(dA)},
             "layer_2": {"W": dW_2, "b": db_2},
         }
 

@@ -65,6 +65,11 @@ class DNN:
         return MLP((dim_input, *self.hidden, 1), self.activation)
 
     @property
+    def has_fixed_work(self) -> bool:
+        """Nothing but products and ReLU."""
+        return True
+
+    @property
     def auxiliary_weights(self) -> dict[str, float]:
         """No auxiliary loss."""
         return {}
@@ -86,7 +91,7 @@ class DNN:
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, DNNCache]:
         """Return the logits (B,) and the cache."""
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
+        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, last=True)
         z, c_mlp = self.mlp.forward(params["mlp"], X)
         return ModelOutput(z[:, 0], {}), DNNCache(X, c_embedding, c_mlp, {})
 

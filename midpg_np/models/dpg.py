@@ -229,6 +229,11 @@ class DPG:
         """No auxiliary loss."""
         return {}
 
+    @property
+    def has_fixed_work(self) -> bool:
+        """Where kernels serve the weighting; other forms call CuPy's own products."""
+        return self.form == "grouped" and self.sigmoid_on == "product"
+
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw initial parameters."""
         params: Tree = {"embedding": self.embedding.init(rng)}

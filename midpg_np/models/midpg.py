@@ -88,6 +88,11 @@ class MIDPG(DPG):
         return {"mi": self.mi_weight}
 
     @property
+    def has_fixed_work(self) -> bool:
+        """As DPG; the bilinear discriminator calls CuPy's own products."""
+        return super().has_fixed_work and self.disc == "mlp"
+
+    @property
     def _groups(self) -> dict[str, tuple[str, ...]]:
         """Which layers' signals each discriminator reads."""
         if self.disc_scope == "concat":

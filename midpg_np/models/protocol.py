@@ -85,6 +85,9 @@ class Model(Protocol):
     ``context_networks(params, contexts) -> iterator of (model, params)``, which gives for each
     context a model that predicts the same for its rows.
 
+    ``has_fixed_work`` (True: forward and backward give a GPU the same work for all batches of one
+    size and read none of its values on the host, so that a step can be captured).
+
     A model whose rows do not meet behind the embeddings may offer its passes in two halves, so that
     ``training.tiles`` can send a batch through the second half tile by tile:
     ``embed(params, batch, draws) -> (inputs, cache)``, a tuple of arrays with a row per sample;

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
 
 # Elements per pass: parameter, moments, gradient and scratch of a block stay in the second-level
@@ -59,12 +60,19 @@ def corrections(
 
 @dataclass(frozen=True)
 class StepSizes:
-    """beta1, beta2, and a_t and e_t by step t."""
+    """beta1, beta2, and a_t and e_t by step t; where a device counts the steps, its ``now``."""
 
     beta1: float
     beta2: float
     a: np.ndarray
     e: np.ndarray
+    on_device: Array | None = None
+
+    def now(self, step: int) -> tuple[float, float, bool] | Array:
+        """Return what differs from step to step, as kernels take it (``kernels.adam``)."""
+        if self.on_device is not None:
+            return self.on_device
+        return *self.at(step), step % FLUSH_EVERY == 0
 
     def at(self, step: int) -> tuple[float, float]:
         """Return a_t and e_t of one step."""
@@ -75,6 +83,35 @@ class StepSizes:
         """Return a_t and e_t of many steps, any shape, rounded to ``dtype`` as scalars are."""
         t = np.minimum(steps, len(self.a) - 1)
         return self.a[t].astype(dtype), self.e[t].astype(dtype)
+
+
+@dataclass(frozen=True)
+class StepClock:
+    """Counter of the steps on a GPU, with the sizes of all steps: a CUDA graph counts on by itself.
+
+    Shapes
+    ------
+    step : (1,)
+    a, e : (T,)
+    now : (3,)
+    """
+
+    step: Array
+    a: Array
+    e: Array
+    now: Array
+
+    @classmethod
+    def beside(cls, m: Array, a: np.ndarray, e: np.ndarray) -> StepClock:
+        """Return a clock at step 0, on the device and in the dtype of ``m``."""
+        xp, dtype = get_xp(m=m), np.dtype(m.dtype)
+        a, e = (xp.asarray(x.astype(dtype)) for x in (a, e))
+        return cls(xp.zeros((1,), dtype=np.int64), a, e, xp.zeros((3,), dtype=dtype))
+
+    def tick(self) -> Array:
+        """Count a step and return its ``now``."""
+        kernels.adam_tick(self.step, self.a, self.e, self.now, FLUSH_EVERY)
+        return self.now
 
 
 def accumulate(m: Array, v: Array, g: Array, sizes: StepSizes, scratch: Array) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import numpy as np
-
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, address, get_xp
 from midpg_np.tree import Tree, tree_flatten, tree_unflatten
 
 TABLE = "table"
@@ -51,14 +49,9 @@ def common_vector(leaves: Sequence[Array]) -> Array | None:
     size = sum(leaf.size for leaf in leaves)
     if vector.size != size or vector.dtype != leaves[0].dtype or not vector.flags.c_contiguous:
         return None
-    end = _address(vector)
+    end = address(vector)
     for leaf in leaves:
-        if leaf.base is not vector or _address(leaf) != end or not leaf.flags.c_contiguous:
+        if leaf.base is not vector or address(leaf) != end or not leaf.flags.c_contiguous:
             return None
         end += leaf.nbytes
     return vector
-
-
-def _address(array: Array) -> int:
-    data = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
-    return int(data)

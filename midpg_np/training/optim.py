@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from midpg_np import kernels
-from midpg_np.backend import Array, get_xp, to_numpy
+from midpg_np.backend import Array, get_xp, is_on_host, to_numpy
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.adam_core import (
     BLOCK,
     FLUSH_EVERY,
+    StepClock,
     StepSizes,
     accumulate,
     corrections,
@@ -39,6 +40,7 @@ TABLE_MODES = ("auto", "table", "rows", "replay")
 # which passes over the table some 50 times as fast but waits for the host in the rows form, by
 # that ratio.
 AUTO_ROWS, AUTO_ROWS_GPU = 32_768, 1_500_000
+_ALL_STEPS = 2**62
 
 
 class Optimiser(Protocol):
@@ -73,7 +75,7 @@ class AdamState:
     passes however many parameters there are; ``layout`` says which slice belongs to which path.
     ``gradient`` and ``scratch`` are room of the same size for a step to work in.  Where the leaves
     are views of one vector (``flat_params``) the step changes that ``vector``; ``leaves`` are those
-    that were looked at.
+    that were looked at.  On a GPU the ``clock`` counts the steps, too.
     """
 
     step: int
@@ -85,6 +87,7 @@ class AdamState:
     scratch: Array
     leaves: tuple[Array, ...] = ()
     vector: Array | None = None
+    clock: StepClock | None = None
 
 
 @dataclass(frozen=True)
@@ -155,11 +158,16 @@ class Adam:
                 layout[path] = slice(end, end + leaf.size)
                 end += leaf.size
         m, v, gradient, scratch = (xp.zeros(end, dtype=dtype) for _ in range(4))
-        return AdamState(0, m, v, layout, tables, gradient, scratch)
+        state = AdamState(0, m, v, layout, tables, gradient, scratch)
+        if not is_on_host(m) and kernels.fuses(m):
+            state.clock = StepClock.beside(m, *self._corrections(_ALL_STEPS))
+        return state
+
+    def _corrections(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return corrections(self.lr, self.beta1, self.beta2, self.eps, self.eps_mode, step)
 
     def _sizes(self, step: int) -> StepSizes:
-        a, e = corrections(self.lr, self.beta1, self.beta2, self.eps, self.eps_mode, step)
-        return StepSizes(self.beta1, self.beta2, a, e)
+        return StepSizes(self.beta1, self.beta2, *self._corrections(step))
 
     def _waits(self, table: Array) -> bool:
         if self.table_mode != "auto":
@@ -213,6 +221,8 @@ class Adam:
                 )
         state.step += 1
         sizes = self._sizes(state.step)
+        if state.clock is not None:
+            sizes = replace(sizes, on_device=state.clock.tick())
         if state.layout:
             self._update_dense(leaves, gradients, state, sizes)
         for path, moments in state.tables.items():
@@ -230,18 +240,23 @@ class Adam:
         sizes: StepSizes,
     ) -> None:
         xp, u = get_xp(m=state.m), state.gradient
-        flat = [_as_array(gradients[path]).reshape(-1) for path in state.layout]
-        xp.concatenate(flat, out=u)
+        pieces = [_as_array(gradients[path]) for path in state.layout]
         mine = tuple(leaves[path] for path in state.layout)
         if len(mine) != len(state.leaves) or any(
             a is not b for a, b in zip(mine, state.leaves, strict=True)
         ):
             state.leaves, state.vector = mine, common_vector(mine)
-        a, e = sizes.at(state.step)
-        if state.vector is not None and kernels.fuses(state.vector, u):
-            now = self.beta1, self.beta2, a, e, state.step % FLUSH_EVERY == 0
-            kernels.adam_step(state.vector, u, state.m, state.v, *now)
+        moments = state.m, state.v
+        if state.vector is not None and state.clock is not None:
+            now = self.beta1, self.beta2, sizes.now(state.step)
+            kernels.adam_leaves(state.vector, *moments, *now, *pieces)
             return
+        xp.concatenate([piece.reshape(-1) for piece in pieces], out=u)
+        if state.vector is not None and kernels.fuses(state.vector, u):
+            now = self.beta1, self.beta2, sizes.now(state.step)
+            kernels.adam_step(state.vector, u, *moments, *now)
+            return
+        a, e = sizes.at(state.step)
         size = BLOCK if xp is np else max(u.size, 1)
         for start in range(0, u.size, size):
             block = slice(start, start + size)
@@ -257,6 +272,11 @@ class Adam:
         if state.vector is None:
             for leaf, part in zip(mine, state.layout.values(), strict=True):
                 leaf -= u[part].reshape(leaf.shape)
+
+    def can_be_captured(self, state: AdamState) -> bool:
+        """Whether ``update`` asks the host for nothing, and counts on the device."""
+        waits = any(moments.last is not None for moments in state.tables.values())
+        return state.clock is not None and not waits
 
     def state_arrays(self, state: AdamState) -> dict[str, np.ndarray]:
         """Return step and moments: "step", "m.PATH", "v.PATH" and, by row, "last.PATH".
@@ -286,6 +306,8 @@ class Adam:
         """
         state = self.init(params, fixed)
         state.step = int(_find(arrays, "step", 1)[()])
+        if state.clock is not None:
+            state.clock.step[...] = state.step
         for path, part in state.layout.items():
             size = part.stop - part.start
             for name, flat in (("m", state.m), ("v", state.v)):

@@ -6,6 +6,7 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,16 @@ from midpg_np.backend import Array, Namespace, device_namespace, to_device
 from midpg_np.batch import Batch
 from midpg_np.data.batches import Dataset
 from midpg_np.models.protocol import Draws
+from midpg_np.training.packed import (
+    Layout,
+    batch_and_draws,
+    layout_of,
+    named_arrays,
+    pack,
+    unpack,
+)
 from midpg_np.training.step import host_batch
 
-ALIGNMENT = 256  # bytes; that of CUDA's allocations
 # Copies whose memory on the host is kept; the host waits for the device before it takes more.
 MAX_IN_FLIGHT = 4
 
@@ -32,6 +40,8 @@ class Prepared(NamedTuple):
         The batch on the host, labels in the dtype of the parameters.
     batch, draws : Batch, Draws
         The same and the model's random numbers, on the device.
+    packed : (n,) array of bytes and its layout, or None
+        The memory that holds both, if they came in one piece.
     draws_after : dict
         State of the stream of random numbers after this step's were drawn.
     """
@@ -39,6 +49,7 @@ class Prepared(NamedTuple):
     host: Batch
     batch: Batch
     draws: Draws
+    packed: tuple[Array, Layout] | None
     draws_after: dict[str, Any]
 
 
@@ -69,11 +80,9 @@ def prepared_batches(
         host = host_batch(dataset.batch(rows), dtype)
         draws = model.draw(stream, host)
         after = dict(stream.bit_generator.state)
-        arrays = {f"batch {name}": x for name, x in host._asdict().items()}
-        arrays |= {f"draw {name}": _in_dtype(x, dtype) for name, x in draws.items()}
-        moved, wait = send(arrays)
-        batch = Batch(*(moved[f"batch {name}"] for name in host._fields))
-        here = Prepared(host, batch, {name: moved[f"draw {name}"] for name in draws}, after)
+        in_dtype = {name: _in_dtype(x, dtype) for name, x in draws.items()}
+        moved, packed, wait = send(named_arrays(host, in_dtype))
+        here = Prepared(host, *batch_and_draws(moved), packed, after)
         if device == "cpu":
             yield here
             continue
@@ -93,14 +102,15 @@ def _in_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
     return x.astype(dtype) if x.dtype.kind == "f" else x
 
 
-Sender = Callable[[dict[str, np.ndarray]], tuple[dict[str, Array], Wait]]
+Sent = tuple[dict[str, Array], tuple[Array, Layout] | None, Wait]
+Sender = Callable[[dict[str, np.ndarray]], Sent]
 
 
 def _sender(device: str) -> Sender:
     xp = device_namespace(device)
     if hasattr(xp, "cuda"):
         return StreamSender(xp).send
-    return lambda arrays: ({n: to_device(x, device) for n, x in arrays.items()}, lambda: None)
+    return lambda arrays: ({n: to_device(x, device) for n, x in arrays.items()}, None, lambda: None)
 
 
 @dataclass
@@ -122,29 +132,27 @@ class StreamSender:
     def __post_init__(self) -> None:
         self.stream = self.xp.cuda.Stream(non_blocking=True)
 
-    def send(self, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Array], Wait]:
-        """Return the arrays on the device and what to call before the work that reads them."""
+    def send(self, arrays: dict[str, np.ndarray]) -> Sent:
+        """Return the arrays on the device, their memory, and what to call before they are read."""
         self._forget()
-        places, n_bytes = {}, 0
-        for name, x in arrays.items():
-            places[name] = slice(n_bytes, n_bytes + x.nbytes)
-            n_bytes += -(-x.nbytes // ALIGNMENT) * ALIGNMENT
+        places, n_bytes = layout_of(arrays)
         cuda = self.xp.cuda
         packed = np.frombuffer(cuda.alloc_pinned_memory(n_bytes), np.uint8, n_bytes)
-        for name, x in arrays.items():
-            packed[places[name]] = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+        pack(arrays, places, packed)
         buffer = self.xp.empty((n_bytes,), dtype=np.uint8)
         self.stream.wait_event(cuda.get_current_stream().record())
         buffer.set(packed, stream=self.stream)
         done = self.stream.record()
         self.in_flight.append((done, packed))
-        moved = {
-            name: buffer[places[name]].view(x.dtype).reshape(x.shape) for name, x in arrays.items()
-        }
-        return moved, lambda: cuda.get_current_stream().wait_event(done)
+        wait = partial(_wait_for, cuda, done)
+        return unpack(buffer, places), (buffer, places), wait
 
     def _forget(self) -> None:
         while self.in_flight and self.in_flight[0][0].done:
             self.in_flight.popleft()
         if len(self.in_flight) >= MAX_IN_FLIGHT:
             self.in_flight.popleft()[0].synchronize()
+
+
+def _wait_for(cuda: Any, event: Any) -> None:
+    cuda.get_current_stream().wait_event(event)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -144,9 +145,9 @@ def update_table(
             flush(m, v)
 
 
-def _at(sizes: StepSizes, step: int) -> tuple[float, float, float, float, bool]:
-    """Return beta1, beta2, a_t, e_t and whether moments are flushed: what a kernel asks for."""
-    return sizes.beta1, sizes.beta2, *sizes.at(step), step % FLUSH_EVERY == 0
+def _at(sizes: StepSizes, step: int) -> tuple[float, float, Any]:
+    """Return beta1, beta2 and what differs from step to step, as kernels ask for it."""
+    return sizes.beta1, sizes.beta2, sizes.now(step)
 
 
 def _add_gradient(m: Array, v: Array, g: Array, sizes: StepSizes) -> None:

@@ -15,14 +15,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import keep_freed_memory
+from midpg_np.backend import Array, get_xp, keep_freed_memory, stream_of_own
+from midpg_np.batch import Batch
 from midpg_np.data.batches import Dataset, iterate_batches
 from midpg_np.kernels import compiled_loops
 from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.models.protocol import Draws
 from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.captured import CapturedStep
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import evaluate
-from midpg_np.training.optim import Optimiser
+from midpg_np.training.optim import Adam, Optimiser
 from midpg_np.training.prefetch import Prepared, prepared_batches
 from midpg_np.training.resume import (
     RunState,
@@ -103,10 +106,15 @@ class Trainer:
     # Losses of the last steps that are still on the device: (step, rows, losses).
     pending: list[tuple[int, int, dict[str, Any]]] = field(default_factory=list)
     last_result: StepResult | None = None
+    captured: CapturedStep | None = None
     started: float = 0.0
 
     def run(self, resume: bool) -> FitResult:
         """Train to the end, from the start or from the checkpoint."""
+        with stream_of_own(self.config.device):  # the default one cannot be captured
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> FitResult:
         config, path = self.config, self.checkpoint_path
         loops = compiled_loops(config.kernels, len(self.train))
         identity = fingerprint(self.model, config, self.optimiser, self.train, self.valid)
@@ -117,6 +125,7 @@ class Trainer:
         else:
             state = start_run(self.model, config, self.optimiser)
         self._write_history(state)
+        self.captured = self._capture(state)
         keep_freed_memory()
         self.started = time.perf_counter() - state.seconds
         # An overflow is reported once, with its place, and not by NumPy's warnings.
@@ -176,26 +185,52 @@ class Trainer:
                 return
 
     def _step(self, state: RunState, item: Prepared) -> None:
-        config, model = self.config, self.model
         state.draws.bit_generator.state = item.draws_after
-        self.optimiser.prepare(state.params, state.optimiser, rows_read(model, item.host))
-        result = training_step(
-            model,
-            CROSS_ENTROPIES[config.ce],
-            state.params,
-            item.batch,
-            item.draws,
-            config.loss_reduce,
-            self._tiles,
-        )
-        state.step += 1
-        self.last_result = result
-        self.pending.append((state.step, item.host.n_rows, result.losses))
-        if config.device == "cpu" or len(self.pending) >= LOSSES_PER_READ:
-            self._read_losses(state)
+        if item.packed is not None and self.captured is not None:
+            self.last_result, losses = self.captured(*item.packed)
+            # The next step writes over them.
+            values = dict(zip(self.last_result.losses, losses.copy(), strict=True))
+            self._count(state, item, values)
+            return
+        self.optimiser.prepare(state.params, state.optimiser, rows_read(self.model, item.host))
+        self.last_result = result = self._differentiate(state, item.batch, item.draws)
+        self._count(state, item, result.losses)
+        self._update(state, result)
+
+    def _capture(self, state: RunState) -> CapturedStep | None:
+        """Return what takes steps as one launch, if they give a GPU the same work each time."""
+        config, optimiser, adam = self.config, self.optimiser, state.optimiser
+        is_fixed = getattr(self.model, "has_fixed_work", False) and config.loss_reduce == "mean"
+        if not (is_fixed and isinstance(optimiser, Adam) and optimiser.can_be_captured(adam)):
+            return None
+
+        def step(batch: Batch, draws: Draws) -> tuple[StepResult, Array]:
+            result = self._differentiate(state, batch, draws)
+            optimiser.update(state.params, result.grads, adam)
+            losses = list(result.losses.values())
+            return result, get_xp(*losses).stack(losses)
+
+        def count() -> None:
+            adam.step += 1
+
+        return CapturedStep(step, count)
+
+    def _differentiate(self, state: RunState, batch: Batch, draws: Draws) -> StepResult:
+        config, loss = self.config, CROSS_ENTROPIES[self.config.ce]
+        inputs = state.params, batch, draws
+        return training_step(self.model, loss, *inputs, config.loss_reduce, self._tiles)
+
+    def _update(self, state: RunState, result: StepResult) -> None:
         self.optimiser.update(state.params, result.grads, state.optimiser)
-        if hasattr(model, "advance"):  # moving averages and schedules, which have no gradient
-            state.params = model.advance(state.params, result.cache)
+        if hasattr(self.model, "advance"):  # moving averages and schedules, without gradient
+            state.params = self.model.advance(state.params, result.cache)
+
+    def _count(self, state: RunState, item: Prepared, losses: dict[str, Any]) -> None:
+        """Count a step; its loss is looked at before the parameters change, where that is cheap."""
+        state.step += 1
+        self.pending.append((state.step, item.host.n_rows, losses))
+        if self.config.device == "cpu" or len(self.pending) >= LOSSES_PER_READ:
+            self._read_losses(state)
 
     def _read_losses(self, state: RunState) -> None:
         on_host = host_numbers([losses for _, _, losses in self.pending])

@@ -94,7 +94,7 @@ def test_the_device_gives_the_bits_of_the_host(device, table_mode):
     assert s_there.vector is not None
     if device:
         table_step = "adam_table" if table_mode == "table" else "adam_rows"
-        assert set(ShimModule.launches) == {"adam_step", table_step}
+        assert set(ShimModule.launches) == {"adam_tick", "adam_leaves", table_step}
     for path, leaf in tree_items(host):
         np.testing.assert_array_equal(to_numpy(dict(tree_items(there))[path]), leaf)
     restored = adam.restore(there, adam.state_arrays(s_there))

@@ -7,21 +7,24 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.kernels.compiled.loops import exact_loops
 
+Now = tuple[float, float, bool]
+
 
 def adam_step(
-    p: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float,
-    a: float, e: float, is_flush: bool,
+    p: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float, now: Now
 ) -> None:  # fmt: skip
     """As ``kernels.adam_step``."""
+    a, e, is_flush = now
     _dense(p, np.ascontiguousarray(g), m, v, *_constants(p, beta1, beta2, a, e))
     _flush_all(m, v, is_flush)
 
 
 def adam_rows(
     p: Array, m: Array, v: Array, ids: Array, rows: Array,
-    beta1: float, beta2: float, a: float, e: float, is_flush: bool,
+    beta1: float, beta2: float, now: Now,
 ) -> None:  # fmt: skip
     """As ``kernels.adam_rows``."""
+    a, e, is_flush = now
     constants = _constants(p, beta1, beta2, a, e)
     _rows(p, m, v, ids, np.ascontiguousarray(rows), *constants)
     if is_flush:
@@ -31,9 +34,10 @@ def adam_rows(
 
 def adam_table(
     p: Array, m: Array, v: Array, ids: Array, rows: Array,
-    beta1: float, beta2: float, a: float, e: float, is_flush: bool,
+    beta1: float, beta2: float, now: Now,
 ) -> None:  # fmt: skip
     """As ``kernels.adam_table``."""
+    a, e, is_flush = now
     constants = _constants(p, beta1, beta2, a, e)
     _table(p, m, v, ids, np.ascontiguousarray(rows), *constants)
     _flush_all(m, v, is_flush)

@@ -45,6 +45,14 @@ def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     return dA, db
 
 
+def sum_samples(x: Array) -> Array:
+    """As ``kernels.sum_samples``."""
+    x = np.ascontiguousarray(x)
+    result = empty(np, x.shape[:1], x.dtype)
+    _sum_samples(x, result)
+    return result
+
+
 _BOOL = np.dtype(np.bool_)
 
 
@@ -59,8 +67,9 @@ def _flat(x: Array) -> tuple[Array, Any]:
 
 @fast_loops
 def _relu(x, y, is_positive):
+    zero = x.dtype.type(0.0)
     for i in range(x.size):
-        y[i] = 0.0 if x[i] < 0.0 else x[i]
+        y[i] = zero if x[i] < zero else x[i]
         is_positive[i] = x[i] > 0.0
 
 
@@ -72,12 +81,13 @@ def _relu_backward(dy, is_positive, dx):
 
 @fast_loops
 def _bias_relu(P, b, H, is_positive):
+    zero = P.dtype.type(0.0)
     for o in range(P.shape[0]):
         bias = b[o]
         for i in range(P.shape[1]):
             a = P[o, i] + bias
             P[o, i] = a
-            H[o, i] = 0.0 if a < 0.0 else a
+            H[o, i] = zero if a < zero else a
             is_positive[o, i] = a > 0.0
 
 
@@ -90,3 +100,12 @@ def _bias_relu_backward(dH, is_positive, dA, db):
             dA[o, i] = da
             s += da
         db[o] = s
+
+
+@fast_loops
+def _sum_samples(x, result):
+    for j in range(x.shape[0]):
+        s = x.dtype.type(0.0)
+        for b in range(x.shape[1]):
+            s += x[j, b]
+        result[j] = s
