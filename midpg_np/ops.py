@@ -30,12 +30,28 @@ def product(x: Array, W: Array, like: Array | None = None, out: Array | None = N
     return times(W.T, x.T, out=result).T if last else times(x, W, out=result)
 
 
-def add_to(y: Array, b: Array) -> Array:
-    """y + b in the memory of y, a fresh array; elsewhere if b is wider (the complex step)."""
+def add_to(y: Array | None, b: Array) -> Array:
+    """y + b in the memory of y, a fresh array; elsewhere if b is wider (the complex step).
+
+    b itself where there is nothing yet, y = None.  A batch is walked through as it is stored: CuPy
+    does not find that order itself.
+    """
+    if y is None:
+        return b
     if y.dtype != b.dtype:
         return y + b
-    y += b
+    if y.ndim == 2 and is_batch_last(y):
+        columns = y.T
+        columns += b.T if b.ndim == 2 else b[:, None]
+    else:
+        y += b
     return y
+
+
+def add_to_columns(y: Array, start: int, b: Array) -> None:
+    """y[:, start : start + d] += b for b (B, d), walked through as y is stored if batch last."""
+    columns = y.T[start : start + b.shape[1]]
+    columns += b.T
 
 
 def times_to(y: Array, x: Array) -> Array:
@@ -248,8 +264,13 @@ def softmax_backward(dy: Array, y: Array) -> Array:
 
 def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
     """Join arrays along the last axis.  Backward: cut the adjoint at the same places."""
-    y = parts[0] if len(parts) == 1 else get_xp(*parts).concatenate(list(parts), axis=-1)
-    return y, tuple(part.shape[-1] for part in parts)
+    widths = tuple(part.shape[-1] for part in parts)
+    if len(parts) == 1:
+        return parts[0], widths
+    concatenate = get_xp(*parts).concatenate
+    if all(part.ndim == 2 and is_batch_last(part) for part in parts):
+        return concatenate([part.T for part in parts]).T, widths
+    return concatenate(list(parts), axis=-1), widths
 
 
 def concat_backward(dy: Array, widths: tuple[int, ...]) -> list[Array]:

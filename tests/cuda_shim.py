@@ -3,7 +3,7 @@
 ``ShimModule`` takes the place of ``cupy.RawModule`` on the fake device.  It is stricter than a GPU:
 every argument must have the type that the kernel declares, where CuPy passes bare pointers and
 bytes.  Threads run one after the other, in rising or in falling order, so that a result that
-depends on the order shows; those of a block that meet at __syncthreads are coroutines.
+depends on the order shows; those of a block that wait for each other are coroutines.
 """
 
 import ctypes
@@ -34,6 +34,7 @@ static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 #define __device__ static
 #define __forceinline__ inline
 #define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
 
 template <class T> static T atomicAdd(T* place, T value) {
     T seen = *place;
@@ -104,8 +105,19 @@ static void __syncthreads() {
     swapcontext(&me->context, &shim::scheduler);
     threadIdx = place;
 }
+
+// Stricter than a GPU, where only the threads of a warp meet.
+template <class T> static T __shfl_xor_sync(unsigned, T value, int lanes) {
+    static T held[1024];
+    held[threadIdx.x] = value;
+    __syncthreads();
+    T other = held[threadIdx.x ^ lanes];
+    __syncthreads();
+    return other;
+}
 """
 
+BARRIERS = ("__syncthreads", "block_sum", "warp_sum")  # functions at which threads meet
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 OPTIONS = {"--fmad=false": "-ffp-contract=off"}
 TYPES = {"wide": np.int64, "int": np.int32, "bool": np.bool_, "Leaves": _LEAVES}
@@ -173,7 +185,7 @@ class ShimModule:
 
     def _launcher(self, name, body):
         names = ", ".join(p[-1] for p in parameters(self.kernels[name]))
-        has_barrier = "block_sum" in body or "__syncthreads" in body
+        has_barrier = any(name in body for name in BARRIERS)
         return f"""
 extern "C" int launch_{name}(
     unsigned gx, unsigned gy, unsigned bx, int is_reversed, {self.kernels[name]}

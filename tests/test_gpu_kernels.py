@@ -19,7 +19,7 @@ from midpg_np.backend import (
 )
 from midpg_np.checks import perturbed_params
 from midpg_np.data.batches import Dataset, iterate_batches
-from midpg_np.kernels import launch
+from midpg_np.kernels import dispatch, launch
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.flat_params import flat_views
@@ -54,7 +54,7 @@ def _cuda():
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_a_kernel_agrees_with_its_numpy_form(name, dtype, sizes):
     case = make_cases(generator(1), sizes, dtype)[name]
-    assert launch.fuses(*(to_device(x, "cuda") for x in case[1] if isinstance(x, np.ndarray)))
+    assert dispatch.fuses(*(to_device(x, "cuda") for x in case[1] if isinstance(x, np.ndarray)))
     assert_agrees(outcome(case, lambda x: to_device(x, "cuda"), to_numpy), case, name, dtype)
 
 

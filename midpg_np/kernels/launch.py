@@ -49,6 +49,12 @@ __device__ __forceinline__ int member(int group, int l, int n_groups, int n_memb
     return is_tile ? l * n_groups + group : group * n_members + l;
 }}
 
+// Sum of x over the 32 threads of a warp, in a fixed order.  All of them must call it.
+__device__ __forceinline__ REAL warp_sum(REAL x) {{
+    for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(0xffffffffu, x, lanes);
+    return x;
+}}
+
 // Sum of x over the THREADS threads of a block, in a fixed order.  All threads must call it.
 __device__ __forceinline__ REAL block_sum(REAL x) {{
     __shared__ REAL part[THREADS];

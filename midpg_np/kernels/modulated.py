@@ -14,24 +14,29 @@ import numpy as np
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.kernels.dispatch import fused
-from midpg_np.kernels.launch import Launcher, Source, groups, largest_divisor, split, total
+from midpg_np.kernels.launch import (
+    THREADS,
+    Launcher,
+    Source,
+    groups,
+    largest_divisor,
+    split,
+    total,
+)
 
 # A thread holds one sample and a block of F inputs of a row group, or of J outputs of a column
 # group; F divides f_r and J divides f_c.  All threads of a block need the same weights and meet at
 # the barriers, so those beyond the batch work on its last sample and keep the result to themselves.
 PRODUCT = Source(
     r"""
-#define STAGED 128     // inputs, or outputs, whose weights wait in shared memory
-#define COLUMNS 64     // outputs of product_dW at a time
-#define PARTS (THREADS / COLUMNS)
-#define TILE 32        // samples of product_dW at a time
+#define STAGED 128  // inputs, or outputs, whose weights wait in shared memory
 
 // A[j,b] = sum_r Q[r,c,b] (sum over i in r of W[i,j] H[i,b]); grid: (d_n / J, blocks of samples).
 extern "C" __global__ void product_forward(
     const REAL* H, const REAL* W, const REAL* Q, REAL* A,
     int d_r, int f_r, int d_c, int f_c, wide B, int is_tile
 ) {
-    __shared__ REAL w[STAGED * J];
+    __shared__ __align__(16) REAL w[STAGED * J];
     int c = blockIdx.x / (f_c / J), first = blockIdx.x % (f_c / J) * J, d_n = d_c * f_c;
     wide b = sample();
     bool is_mine = b < B;
@@ -74,7 +79,7 @@ extern "C" __global__ void product_dH_dQ(
     const REAL* dA, const REAL* H, const REAL* W, const REAL* Q, REAL* dH, REAL* dQ,
     int d_r, int f_r, int d_c, int f_c, wide B, int is_tile
 ) {
-    __shared__ REAL w[STAGED * F];
+    __shared__ __align__(16) REAL w[STAGED * F];
     int r = blockIdx.x, d_n = d_c * f_c;
     wide b = sample();
     bool is_mine = b < B;
@@ -116,58 +121,45 @@ extern "C" __global__ void product_dH_dQ(
     }
 }
 
-// partial[chunk,i,j] = sum over the chunk of H[i,b] Q[r(i),c(j),b] dA[j,b] for F inputs of a row
-// group; grid: (d_m / F, chunks).  A thread holds one output and every PARTS-th sample of a tile.
+// partial[chunk,i,j] = sum over the chunk of H[i,b] Q[r(i),c(j),b] dA[j,b]; grid: (blocks of tiles,
+// chunks).  A tile is F inputs of a row group by J outputs of a column group; a warp holds one, and
+// each of its lanes every 32nd sample.
 extern "C" __global__ void product_dW(
     const REAL* dA, const REAL* H, const REAL* Q, REAL* partial,
     int d_r, int f_r, int d_c, int f_c, wide B, wide chunk, int is_tile
 ) {
-    __shared__ REAL dz[COLUMNS][TILE + 1], h[TILE][F], sums[PARTS][COLUMNS][F];
-    int r = blockIdx.x / (f_r / F), l0 = blockIdx.x % (f_r / F) * F, d_n = d_c * f_c;
-    int column = threadIdx.x % COLUMNS, part = threadIdx.x / COLUMNS;
+    int d_m = d_r * f_r, d_n = d_c * f_c, n_tiles = d_m / F * (d_n / J);
+    int lane = threadIdx.x % 32, tile = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    bool is_mine = tile < n_tiles;
+    if (!is_mine) tile = n_tiles - 1;
+    int i = tile / (d_n / J) * F, j = tile % (d_n / J) * J, r = i / f_r, c = j / f_c;
+    int i0 = member(r, i % f_r, d_r, f_r, is_tile), step_i = is_tile ? d_r : 1;
+    int j0 = member(c, j % f_c, d_c, f_c, is_tile), step_j = is_tile ? d_c : 1;
     wide start = (wide)blockIdx.y * chunk, stop = start + chunk < B ? start + chunk : B;
-    for (int first = 0; first < d_n; first += COLUMNS) {
-        REAL sum[F];
-        for (int l = 0; l < F; ++l) sum[l] = 0;
-        for (wide at = start; at < stop; at += TILE) {
-            __syncthreads();
-            for (int m = threadIdx.x; m < COLUMNS * TILE; m += THREADS) {
-                int j = first + m / TILE;
-                wide b = at + m % TILE;
-                REAL value = 0;
-                if (j < d_n && b < stop) {
-                    int c = group_of(j, d_c, f_c, is_tile);
-                    value = Q[(wide)(r * d_c + c) * B + b] * dA[(wide)j * B + b];
-                }
-                dz[m / TILE][m % TILE] = value;
-            }
-            for (int m = threadIdx.x; m < TILE * F; m += THREADS) {
-                wide b = at + m % TILE;
-                int i = member(r, l0 + m / TILE, d_r, f_r, is_tile);
-                h[m % TILE][m / TILE] = b < stop ? H[(wide)i * B + b] : (REAL)0;
-            }
-            __syncthreads();
-            for (int s = part; s < TILE; s += PARTS)
-                for (int l = 0; l < F; ++l) sum[l] += dz[column][s] * h[s][l];
-        }
-        __syncthreads();
-        for (int l = 0; l < F; ++l) sums[part][column][l] = sum[l];
-        __syncthreads();
-        for (int m = threadIdx.x; m < COLUMNS * F; m += THREADS) {
-            int j = first + m % COLUMNS, l = m / COLUMNS;
-            REAL all = 0;
-            for (int p = 0; p < PARTS; ++p) all += sums[p][m % COLUMNS][l];
-            int i = member(r, l0 + l, d_r, f_r, is_tile);
-            if (j < d_n) partial[((wide)blockIdx.y * d_r * f_r + i) * d_n + j] = all;
+    REAL sum[F][J];
+    for (int l = 0; l < F; ++l)
+        for (int t = 0; t < J; ++t) sum[l][t] = 0;
+    for (wide b = start + lane; b < stop; b += 32) {
+        REAL q = Q[(wide)(r * d_c + c) * B + b], dz[J];
+        for (int t = 0; t < J; ++t) dz[t] = q * dA[(wide)(j0 + t * step_j) * B + b];
+        for (int l = 0; l < F; ++l) {
+            REAL h = H[(wide)(i0 + l * step_i) * B + b];
+            for (int t = 0; t < J; ++t) sum[l][t] += h * dz[t];
         }
     }
+    for (int l = 0; l < F; ++l)
+        for (int t = 0; t < J; ++t) {
+            REAL all = warp_sum(sum[l][t]);
+            wide entry = (wide)(i0 + l * step_i) * d_n + j0 + t * step_j;
+            if (is_mine && lane == 0) partial[(wide)blockIdx.y * d_m * d_n + entry] = all;
+        }
 }
 """,
     is_exact=False,
 )
 MOST_AT_ONCE = 8  # inputs or outputs of a thread
 FEW_SAMPLES, FEW_THREADS = 8192, 64  # below so many samples, small blocks fill the device better
-LEAST_CHUNK, MOST_CHUNK, MOST_CHUNKS = 128, 4096, 32  # samples that a block of product_dW adds up
+LEAST_CHUNK, WARPS = 128, 16384  # samples that a warp of product_dW adds up, warps that are enough
 
 
 def _plan(W: Array, Q: Array, mode: str) -> tuple[Source, tuple[int, int], tuple[Any, ...], int]:
@@ -220,16 +212,16 @@ def _modulated_product_backward_on_device(
     launch: Launcher, dA: Array, H: Array, W: Array, Q: Array, mode: str
 ) -> tuple[Array, Array, Array]:
     dA, H, W, Q = launch.inputs(dA, H, W, Q)
-    source, (F, _), sizes, threads = _plan(W, Q, mode)
-    (d_m, n_samples), d_r = H.shape, Q.shape[0]
+    source, (F, J), sizes, threads = _plan(W, Q, mode)
+    (d_r, _, n_samples), n_tiles = Q.shape, W.size // (F * J)
     dH, dQ = launch.empty(*H.shape), launch.empty(*Q.shape)
     args = dA, H, W, Q, dH, dQ, *sizes
     launch.rows(source, "product_dH_dQ", d_r, n_samples, *args, most=threads)
-    chunk = min(max(-(-n_samples // MOST_CHUNKS), LEAST_CHUNK), MOST_CHUNK)
+    chunk = max(-(-n_samples * n_tiles // (32 * WARPS)) * 32, LEAST_CHUNK)
     n_chunks = max(1, -(-n_samples // chunk))
     partial = launch.empty(n_chunks, W.size)
     args = dA, H, Q, partial, *sizes[:-1], np.int64(chunk), sizes[-1]
-    launch.blocks(source, "product_dW", d_m // F, n_chunks, *args)
+    launch.blocks(source, "product_dW", -(-32 * n_tiles // THREADS), n_chunks, *args)
     dW = partial if n_chunks == 1 else total(launch, partial, 1.0)
     return dH, dW.reshape(W.shape), dQ
 

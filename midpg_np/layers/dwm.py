@@ -30,6 +30,7 @@ from midpg_np.layers.core import CORES, CoreCache, batch_to_back, batch_to_front
 from midpg_np.layers.initial import glorot_uniform
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
 from midpg_np.ops import (
+    add_to,
     concat,
     scaled_sigmoid,
     scaled_sigmoid_backward,
@@ -212,11 +213,11 @@ class DynamicWeighting:
             parts, _ = split_columns(d_generated, list(self.generated_widths.values()))
             for name, part in zip(self.generators, parts, strict=True):
                 d_outputs[name] = d_outputs[name] + part
-        dU: Array = 0.0
+        dU = None
         grads: Tree = {}
         for name, mlp in self.generators.items():
             dU_generator, grads[name] = mlp.backward(d_outputs[name], cache.generators[name])
-            dU = dU + dU_generator
+            dU = add_to(dU, dU_generator)
         return dU, grads | g_shared
 
     def kinks(self, cache: WeightingCache) -> dict[str, Array]:

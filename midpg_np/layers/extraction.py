@@ -20,6 +20,7 @@ from midpg_np.layers.experts import ROWS, Experts, ExpertsCache
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.mlp import mlp_multiply_adds
 from midpg_np.layers.shared_gate import OwnSharedGate, SharedGate, SharedGateCache
+from midpg_np.ops import add_to
 from midpg_np.tree import Tree, tree_map
 
 SHARED_GATES = ("all", "own", "none")
@@ -157,12 +158,12 @@ class Extraction:
             dG = own_rows_backward(dG, groups, cache.n_streams)
             dS = self.candidates.of_own_rows_backward(dS_own, groups, onto=dS)
         else:
-            dS = dS_own if dS is None else dS + dS_own
+            dS = add_to(dS, dS_own)
         dG_experts, dG_s_experts, g_experts = self._outputs_backward(dS, cache)
         if dG_s_experts is not None:
-            dG_s = dG_s_experts if dG_s is None else dG_s + dG_s_experts
+            dG_s = add_to(dG_s, dG_s_experts)
         grads |= g_experts
-        return dG + dG_experts, dG_s, {name: grads[name] for name in parts}
+        return add_to(dG, dG_experts), dG_s, {name: grads[name] for name in parts}
 
     def _outputs(
         self, params: Tree, G: Array, G_s: Array, groups: Groups

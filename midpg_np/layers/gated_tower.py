@@ -172,7 +172,7 @@ class GatedTower:
                 c_gate = cache.gates[gate]
                 dU_gate, grads[gate] = self.gates[gate].backward(dH * cache.R[i], c_gate)
                 dR = times_to(dH, c_gate.delta)
-                dU = dU_gate if dU is None else add_to(dU, dU_gate)
+                dU = add_to(dU, dU_gate)
         return dR, dU, {name: grads[name] for name in (*self.layer_names, *self.gates)}
 
     def kinks(self, cache: GatedTowerCache) -> dict[str, Array]:

@@ -25,6 +25,8 @@ from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
     activation_backward,
+    add_to,
+    add_to_columns,
     affine,
     affine_backward,
     check_activation,
@@ -297,11 +299,11 @@ class AdaSparse:
             if name in self.layers:
                 d_pi = self._regulariser_backward(name, d_output, cache)
                 dH, dE_part, grads[name] = self.layers[name].backward(dA, cache.layers[name], d_pi)
-                dE_aw = dE_part if dE_aw is None else dE_aw + dE_part
+                dE_aw = add_to(dE_aw, dE_part)
             else:
                 dH, dW, db = affine_backward(dA, cache.layers[name].affine)
                 grads[name] = {"W": dW, "b": db}
-        dH[:, : self.dim_aware] += dE_aw
+        add_to_columns(dH, 0, dE_aw)
         g_embedding = {"embedding": self.embedding.backward(dH, cache.embedding)}
         return g_embedding | {name: grads[name] for name in self.shapes}
 

@@ -20,6 +20,8 @@ from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
     activation_backward,
+    add_to,
+    add_to_columns,
     affine,
     affine_backward,
     check_activation,
@@ -197,14 +199,16 @@ class APG:
         dH, dW, db = affine_backward(d_output.logit[:, None], cache.head)
         g_head = {"W": dW, "b": db}
         grads: Tree = {}
-        dE_aw: Array = 0.0
+        dE_aw = None
         for name in reversed(self.layers):
             act = ACTIVATIONS[self.activation]
             dA = activation_backward(act, dH, cache.activations[name])
             dH, dz, grads[name] = self.layers[name].backward(dA, cache.layers[name])
             dE_part, dH = self._condition_backward(dz, dH)
-            dE_aw = dE_aw + dE_part
-        dH[:, : self.dim_aware] += dE_aw
+            if dE_part is not None:
+                dE_aw = add_to(dE_aw, dE_part)
+        if dE_aw is not None:
+            add_to_columns(dH, 0, dE_aw)
         g_embedding = self.embedding.backward(dH, cache.embedding)
         return {"embedding": g_embedding} | {k: grads[k] for k in self.layers} | {"head": g_head}
 
@@ -214,14 +218,14 @@ class APG:
             return E_aw
         return H if self.condition == "self" else concat([E_aw, H])[0]
 
-    def _condition_backward(self, dz: Array, dH: Array) -> tuple[Array, Array]:
-        """Return the generators' share of ``dE_aw``, and ``dH`` with their share added."""
+    def _condition_backward(self, dz: Array, dH: Array) -> tuple[Array | None, Array]:
+        """Return the generators' share of ``dE_aw``, if any, and ``dH`` with their share added."""
         if self.condition == "group":
             return dz, dH
         if self.condition == "self":
-            return 0.0, dH + dz
+            return None, add_to(dH, dz)
         dE_aw, dH_generators = concat_backward(dz, (self.dim_aware, dH.shape[1]))
-        return dE_aw, dH + dH_generators
+        return dE_aw, add_to(dH, dH_generators)
 
     def kinks(self, cache: APGCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""

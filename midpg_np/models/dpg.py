@@ -26,6 +26,8 @@ from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
     AffineCache,
+    add_to,
+    add_to_columns,
     affine,
     affine_backward,
     batch_last,
@@ -340,8 +342,8 @@ class DPG:
                 layer.weighting, dQ, c.weighting, d_cores.get(name), workspace
             )
             dE_part, dH = self._dwm_input_backward(name, dU, dH)
-            dE_aw = dE_part if dE_aw is None else dE_aw + dE_part
-        dH[:, : self.dim_aware] += dE_aw
+            dE_aw = add_to(dE_aw, dE_part)
+        add_to_columns(dH, 0, dE_aw)
         return dH, {name: grads[name] for name in self.layers} | g_head
 
     def _dwm_input(self, name: str, E_aw: Array, H: Array, sg: StopGradient) -> Array:
@@ -361,10 +363,9 @@ class DPG:
         if self.dwm_detach_h:
             return dE_aw, dH
         if self._is_deduplicated(name):
-            dH[:, self.dim_aware :] += dh_part
+            add_to_columns(dH, self.dim_aware, dh_part)
             return dE_aw, dH
-        dH += dh_part  # a product made it for us
-        return dE_aw, dH
+        return dE_aw, add_to(dH, dh_part)
 
     def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""

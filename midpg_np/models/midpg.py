@@ -17,7 +17,7 @@ from midpg_np.layers.negatives import NEGATIVES, draw_partner, shuffle, shuffle_
 from midpg_np.models.dpg import DPG, CoreAdjoint, DPGCache, EmbedCache
 from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
-from midpg_np.ops import concat, split
+from midpg_np.ops import add_to, add_to_columns, concat, split
 from midpg_np.tree import Tree, tree_size
 from midpg_np.workspace import Workspace
 
@@ -149,7 +149,7 @@ class MIDPG(DPG):
         """Return the gradient of the tables."""
         if cache.shuffle is not None:
             dX, dE_neg = d_inputs
-            dX[:, : self.dim_aware] += shuffle_backward(dE_neg, cache.shuffle)
+            add_to_columns(dX, 0, shuffle_backward(dE_neg, cache.shuffle))
         return super().embed_backward(d_inputs, cache)
 
     def network(
@@ -190,8 +190,7 @@ class MIDPG(DPG):
             d_e, d_e_neg, d_q, g_discriminators[group] = self.regularisers[group].backward(
                 d_loss, c_mi, workspace
             )
-            dE_aw = d_e if dE_aw is None else dE_aw + d_e
-            dE_neg = d_e_neg if dE_neg is None else dE_neg + d_e_neg
+            dE_aw, dE_neg = add_to(dE_aw, d_e), add_to(dE_neg, d_e_neg)
             if self.mi_grad_to != "disc":
                 d_cores |= self._core_adjoints(group, d_q)
         if self._context_is_detached and dE_neg is not None:

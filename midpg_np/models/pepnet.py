@@ -18,7 +18,7 @@ from midpg_np.layers.gated_tower import GatedTower, GatedTowerCache
 from midpg_np.layers.groups import Groups, group_rows
 from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
-from midpg_np.ops import concat
+from midpg_np.ops import add_to_columns, concat
 from midpg_np.tree import Tree, tree_size
 
 TOWERS = ("shared", "per_scenario")
@@ -240,7 +240,7 @@ class PEPNet:
         dX = dO
         dX[:, self.start :] *= cache.epnet.delta
         pick_fields_backward(dE_prior, cache.prior, onto=dX)
-        dX[:, : self.dim_aware] += dE_dom
+        add_to_columns(dX, 0, dE_dom)
         g_embedding = self.embedding.backward(dX, cache.embedding)
         return {"embedding": g_embedding, "epnet": g_epnet, "ppnet": g_ppnet}
 
