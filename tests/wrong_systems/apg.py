@@ -146,7 +146,7 @@ class HiddenStateForgotten(APG):
     """Under "mix" H reaches the loss through the product and through the generators."""
 
     def _condition_backward(self, dz, dH):
-        dE_aw, _ = super()._condition_backward(dz, dH)
+        dE_aw, _ = super()._condition_backward(dz, dH.copy())
         return dE_aw, dH
 
 
@@ -169,7 +169,7 @@ class HiddenStateOverwritten(APG):
     """Under "self" the generators' share of dH is added."""
 
     def _condition_backward(self, dz, dH):
-        return 0.0, dz
+        return None, dz
 
 
 class ContextOverwritten(APG):
