@@ -127,8 +127,6 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 def relu_backward(dy: Array, is_positive: Array) -> Array:
     """Return ``dx``."""
-    if kernels.fuses(dy, is_positive):
-        return kernels.relu_backward(dy, is_positive)
     return dy * is_positive
 
 
@@ -307,9 +305,11 @@ class Activation(NamedTuple):
 
 def activation_backward(activation: Activation, dy: Array, cache: Any) -> Array:
     """Return ``dx`` where dy is a fresh array that nobody else reads: a ReLU takes its memory."""
-    if activation.backward is relu_backward and not kernels.fuses(dy, cache):
-        return times_to(dy, cache)
-    return activation.backward(dy, cache)
+    if activation.backward is not relu_backward:
+        return activation.backward(dy, cache)
+    if kernels.fuses(dy, cache):
+        return kernels.relu_backward(dy, cache)
+    return times_to(dy, cache)
 
 
 def biased(P: Array, b: Array, activation: Activation) -> tuple[Array, Array, Any]:

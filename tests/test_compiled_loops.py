@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -51,10 +52,26 @@ def test_loops_compute_what_numpy_does(loops, name, dtype, sizes, seed):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_has_loops_is_served_by_them(loops, name, monkeypatch):
+    find, served = dispatch._compiled_form, []
+
+    def found(module, function_name):
+        served.append(function_name)
+        return find(module, function_name)
+
+    monkeypatch.setattr(dispatch, "_compiled_form", found)
+    function, _ = case = make_cases(generator(1), Sizes(), np.float32)[name]
+    module = import_module(function.__module__.replace("kernels.", "kernels.compiled."))
+    with loops:
+        outcome(case, np.copy, np.asarray)
+    assert (function.__name__ in served) == hasattr(module, function.__name__)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_loops_take_memory_of_any_order_and_change_no_input(loops, name):
     """Inputs stored the other way round or read-only, but for those that are given up."""
     function, args = case = make_cases(generator(1), Sizes(4, 3, 2, 4, 2, 70), np.float64)[name]
-    in_place = name.startswith(("adam", "bias_relu", "pair_scores"))
+    in_place = name.startswith(("adam", "bias_relu", "relu_backward", "pair_scores"))
 
     def moved(x):
         if in_place:

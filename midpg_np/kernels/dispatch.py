@@ -125,9 +125,7 @@ def room(xp: Namespace, shape: tuple[int, ...], *factors: Array) -> Array | None
 # These two are asked some fifty times in a step on a CPU, so they look no further than they must.
 def _are_of_cpu(args: tuple[Any, ...]) -> bool:
     for x in args:
-        if type(x) is not np.ndarray and not isinstance(
-            x, (int, float, str, np.generic, type(None))
-        ):
+        if type(x) is not np.ndarray and not isinstance(x, _NO_ARRAYS):
             return False
     return True
 

@@ -20,11 +20,9 @@ extern "C" __global__ void relu(const REAL* x, REAL* y, bool* is_positive, wide 
     is_positive[i] = keep;
 }
 
-extern "C" __global__ void relu_backward(
-    const REAL* dy, const bool* is_positive, REAL* dx, wide n
-) {
+extern "C" __global__ void relu_backward(REAL* dy, const bool* is_positive, wide n) {
     wide i = (wide)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) dx[i] = dy[i] * (REAL)is_positive[i];
+    if (i < n) dy[i] *= (REAL)is_positive[i];
 }
 
 // A = P + b in the memory of P, H = max(A, 0); grid: (features, blocks of samples).
@@ -50,16 +48,17 @@ extern "C" __global__ void sum_samples(const REAL* x, REAL* partial, wide B, wid
     if (threadIdx.x == 0) partial[(wide)blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// dA = dH where A > 0, else 0, and its sum over a chunk of the batch; grid: (features, chunks).
+// dA = dH where A > 0, else 0, in the memory of dH, and its sum over a chunk of the batch; grid:
+// (features, chunks).
 extern "C" __global__ void bias_relu_backward(
-    const REAL* dH, const bool* is_positive, REAL* dA, REAL* partial, wide B, wide chunk
+    REAL* dH, const bool* is_positive, REAL* partial, wide B, wide chunk
 ) {
     wide start = (wide)blockIdx.y * chunk, stop = start + chunk < B ? start + chunk : B;
     REAL sum = 0;
     for (wide b = start + threadIdx.x; b < stop; b += blockDim.x) {
         wide i = (wide)blockIdx.x * B + b;
         REAL da = dH[i] * (REAL)is_positive[i];
-        dA[i] = da;
+        dH[i] = da;
         sum += da;
     }
     sum = block_sum(sum);
@@ -83,15 +82,15 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 def _relu_backward_on_device(launch: Launcher, dy: Array, is_positive: Array) -> Array:
     dy, is_positive = launch.inputs(dy, is_positive)
-    dx = launch.empty(*dy.shape)
-    launch.each(ELEMENTWISE, "relu_backward", dy.size, dy, is_positive, dx, np.int64(dy.size))
-    return dx
+    launch.each(ELEMENTWISE, "relu_backward", dy.size, dy, is_positive, np.int64(dy.size))
+    return dy
 
 
 @fused(_relu_backward_on_device, compiled="elementwise")
 def relu_backward(dy: Array, is_positive: Array) -> Array:
-    """Return dx = dy where x > 0, else 0."""
-    return dy * is_positive
+    """Return dx = dy where x > 0, else 0; it may lie in the memory of dy, which is given up."""
+    dy *= is_positive
+    return dy
 
 
 def _bias_relu_on_device(launch: Launcher, P: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -121,23 +120,25 @@ def _bias_relu_backward_on_device(
 ) -> tuple[Array, Array]:
     dH, is_positive = launch.inputs(dH, is_positive)
     (n_features, n_samples), chunks = dH.shape, n_chunks(dH.shape[1])
-    dA, partial = launch.empty(*dH.shape), launch.empty(chunks, n_features)
-    args = dH, is_positive, dA, partial, np.int64(n_samples), np.int64(CHUNK)
+    partial = launch.empty(chunks, n_features)
+    args = dH, is_positive, partial, np.int64(n_samples), np.int64(CHUNK)
     launch.blocks(ELEMENTWISE, "bias_relu_backward", n_features, chunks, *args)
-    return dA, (partial.reshape(-1) if chunks == 1 else total(launch, partial, 1.0))
+    return dH, (partial.reshape(-1) if chunks == 1 else total(launch, partial, 1.0))
 
 
 @fused(_bias_relu_backward_on_device, compiled="elementwise")
 def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     """Return dA = dH where A > 0, else 0, and db = sum of dA over the batch.
 
+    dA may lie in the memory of dH, which is given up.
+
     Shapes
     ------
     dH, dA : (O, B)
     db : (O,)
     """
-    dA = dH * is_positive
-    return dA, dA.sum(axis=1)
+    dH *= is_positive
+    return dH, dH.sum(axis=1)
 
 
 def _sum_samples_on_device(launch: Launcher, x: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.ops import add_to
+from midpg_np.ops import add_to, sum_rows
 
 
 class AffineSetCache(NamedTuple):
@@ -41,7 +41,7 @@ def affine_set_backward(dY: Array, cache: AffineSetCache) -> tuple[Array, Array,
     d_side_by_side = dY.reshape(H.shape[0], -1)
     dH = d_side_by_side @ _side_by_side(W).T
     dW = (H.T @ d_side_by_side).reshape(H.shape[1], *dY.shape[1:]).swapaxes(0, 1)
-    return dH, dW, dY.sum(axis=0)
+    return dH, dW, sum_rows(d_side_by_side).reshape(dY.shape[1:])
 
 
 def _side_by_side(W: Array) -> Array:

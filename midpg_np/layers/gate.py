@@ -7,33 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, matmul
+from midpg_np.backend import Array, matmul
 from midpg_np.layers.blocks import BLOCK_FORMS, block_form
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_affine, init_scenario_affine
-from midpg_np.ops import AffineCache, affine, relu, relu_backward, sum_rows
+from midpg_np.ops import (
+    ACTIVATIONS,
+    AffineCache,
+    biased,
+    biased_backward,
+    product,
+    scaled_sigmoid,
+    scaled_sigmoid_backward,
+)
 from midpg_np.tree import Tree
 
-
-def scaled_sigmoid(x: Array, gamma: float) -> tuple[Array, Array]:
-    """delta = gamma sigmoid(x) = gamma / 2 (1 + tanh(x / 2)), in (0, gamma).
-
-    Backward (equations.md 2.3): dx = d_delta delta (1 - delta / gamma).
-    """
-    delta = 0.5 * x
-    get_xp(x).tanh(delta, out=delta)
-    delta *= 0.5 * gamma
-    delta += 0.5 * gamma
-    return delta, delta
-
-
-def scaled_sigmoid_backward(d_delta: Array, delta: Array, gamma: float) -> Array:
-    """Return ``dx``."""
-    dx = d_delta * delta
-    rest = delta / -gamma
-    rest += 1.0
-    dx *= rest
-    return dx
+RELU = ACTIVATIONS["relu"]
 
 
 class GateCache(NamedTuple):
@@ -118,21 +107,21 @@ class Gate:
         U : (B, I)
         delta : (B, O)
         """
-        A, c_1 = affine(U, **params["layer_1"])
-        R, c_activation = relu(A)
+        W, b = params["layer_1"]["W"], params["layer_1"]["b"]
+        A, R, c_activation = biased(product(U, W), b, RELU)
         A_2, c_2 = self._second.forward(R, **params["layer_2"], groups=groups)
         delta, _ = scaled_sigmoid(A_2, self.gamma)
-        return delta, GateCache(c_1, A, c_activation, c_2, delta)
+        return delta, GateCache(AffineCache(U, W), A, c_activation, c_2, delta)
 
     def backward(self, d_delta: Array, cache: GateCache) -> tuple[Array, Tree]:
         """Return ``dU``, its live columns only, and the gradients."""
-        dA_2 = scaled_sigmoid_backward(d_delta, cache.delta, self.gamma)
+        dA_2 = scaled_sigmoid_backward(d_delta, (cache.delta, self.gamma))
         dR, dW_2, db_2 = self._second.backward(dA_2, cache.layer_2)
-        dA = relu_backward(dR, cache.activation)
+        dA, db = biased_backward(dR, cache.activation, RELU)
         U, W = cache.layer_1
         dU = matmul(dA, W[: self.dim_live].T)
         return dU, {
-            "layer_1": {"W": matmul(U.T, dA), "b": sum_rows(dA)},
+            "layer_1": {"W": matmul(U.T, dA), "b": db},
             "layer_2": {"W": dW_2, "b": db_2},
         }
 

@@ -41,18 +41,18 @@ def first_call_only():
 SIGMOID = "layers.gate.scaled_sigmoid_backward"
 WRONG = {
     "pepnet: gate's adjoint without (1 - delta / gamma)": inside(
-        "scenario_gate shared", SIGMOID, lambda d, delta, gamma: d * delta
+        "scenario_gate shared", SIGMOID, lambda d, c: d * c[0]
     ),
     "pepnet: 1 - delta whatever gamma": inside(
-        "scenario_gate shared", SIGMOID, lambda d, delta, gamma: d * delta * (1.0 - delta)
+        "scenario_gate shared", SIGMOID, lambda d, c: d * c[0] * (1.0 - c[0])
     ),
     "pepnet: gamma forgotten in the adjoint": inside(
         "scenario_gate grouped",
         SIGMOID,
-        lambda d, delta, gamma: d * delta / gamma * (1.0 - delta / gamma),
+        lambda d, c: d * c[0] / c[1] * (1.0 - c[0] / c[1]),
     ),
     "pepnet: ReLU inside the gate forgotten": inside(
-        "scenario_gate shared", "layers.gate.relu_backward", lambda dy, is_positive: dy
+        "scenario_gate shared", "layers.gate.biased_backward", lambda dH, *_: (dH, dH.sum(axis=0))
     ),
     "pepnet: live columns taken from the end": result(
         "scenario_gate shared partly live", lambda g, dy, c: g | {"U": other_column(dy, c)}

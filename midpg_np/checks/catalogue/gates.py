@@ -14,8 +14,9 @@ from midpg_np.checks.catalogue.scenarios import N_SCENARIOS, groups_like
 from midpg_np.checks.model import dense_gradients, perturbed
 from midpg_np.layers.blocks import BLOCK_FORMS
 from midpg_np.layers.fields import pick_fields, pick_fields_backward
-from midpg_np.layers.gate import Gate, scaled_sigmoid, scaled_sigmoid_backward
+from midpg_np.layers.gate import Gate
 from midpg_np.layers.gated_tower import GATE_AT, GatedTower
+from midpg_np.ops import scaled_sigmoid, scaled_sigmoid_backward
 
 GAMMA = 1.5
 FORMS = ("shared", *BLOCK_FORMS)
@@ -25,8 +26,8 @@ def _scaled_sigmoid(sizes: Sizes, rng: np.random.Generator) -> Case:
     return pair_case(
         "scaled_sigmoid",
         {"x": rng.normal(size=(sizes.B, sizes.d_n)) * 2.0},
-        partial(scaled_sigmoid, gamma=GAMMA),
-        partial(scaled_sigmoid_backward, gamma=GAMMA),
+        partial(scaled_sigmoid, scale=GAMMA),
+        scaled_sigmoid_backward,
     )
 
 

@@ -21,12 +21,12 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 def relu_backward(dy: Array, is_positive: Array) -> Array:
     """As ``kernels.relu_backward``."""
-    flat, shaped = _flat(dy)
     if is_positive.strides != tuple(s // dy.itemsize for s in dy.strides):
-        return dy * is_positive
-    dx = empty(np, flat.shape, flat.dtype)
-    _relu_backward(flat, _flat(is_positive)[0], dx)
-    return shaped(dx)
+        dy *= is_positive
+        return dy
+    flat, shaped = _flat(dy)
+    _relu_backward(flat, _flat(is_positive)[0])
+    return shaped(flat)
 
 
 def bias_relu(P: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -40,9 +40,9 @@ def bias_relu(P: Array, b: Array) -> tuple[Array, Array, Array]:
 def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     """As ``kernels.bias_relu_backward``."""
     dH, is_positive = np.ascontiguousarray(dH), np.ascontiguousarray(is_positive)
-    dA, db = empty(np, dH.shape, dH.dtype), empty(np, dH.shape[:1], dH.dtype)
-    _bias_relu_backward(dH, is_positive, dA, db)
-    return dA, db
+    db = empty(np, dH.shape[:1], dH.dtype)
+    _bias_relu_backward(dH, is_positive, db)
+    return dH, db
 
 
 def sum_samples(x: Array) -> Array:
@@ -60,9 +60,12 @@ def _flat(x: Array) -> tuple[Array, Any]:
     """Return the entries in the order of memory, and what gives such a vector the shape of x."""
     if x.flags.c_contiguous:
         return x.reshape(-1), lambda y: y.reshape(x.shape)
-    if x.flags.f_contiguous:
-        return x.T.reshape(-1), lambda y: y.reshape(x.shape[::-1]).T
-    return _flat(np.ascontiguousarray(x))
+    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    stored = x.transpose(order)
+    if not stored.flags.c_contiguous:
+        return _flat(np.ascontiguousarray(x))
+    back = sorted(range(x.ndim), key=order.__getitem__)
+    return stored.reshape(-1), lambda y: y.reshape(stored.shape).transpose(back)
 
 
 @fast_loops
@@ -74,9 +77,9 @@ def _relu(x, y, is_positive):
 
 
 @fast_loops
-def _relu_backward(dy, is_positive, dx):
+def _relu_backward(dy, is_positive):
     for i in range(dy.size):
-        dx[i] = dy[i] if is_positive[i] else 0.0
+        dy[i] = dy[i] if is_positive[i] else 0.0
 
 
 @fast_loops
@@ -92,12 +95,12 @@ def _bias_relu(P, b, H, is_positive):
 
 
 @fast_loops
-def _bias_relu_backward(dH, is_positive, dA, db):
+def _bias_relu_backward(dH, is_positive, db):
     for o in range(dH.shape[0]):
         s = dH.dtype.type(0.0)
         for i in range(dH.shape[1]):
             da = dH[o, i] if is_positive[o, i] else dH.dtype.type(0.0)
-            dA[o, i] = da
+            dH[o, i] = da
             s += da
         db[o] = s
 
