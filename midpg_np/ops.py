@@ -324,7 +324,9 @@ def biased(P: Array, b: Array, activation: Activation) -> tuple[Array, Array, An
     A : (B, O)
     H : (B, O)
     """
-    if activation.forward is relu and b.ndim == 1 and is_batch_last(P) and kernels.fuses(P, b):
+    if activation.forward is relu and P.ndim == 2 > b.ndim and kernels.fuses(P, b):
+        if not is_batch_last(P):
+            return kernels.bias_relu_batch_first(P, b)
         A, H, is_positive = kernels.bias_relu(P.T, b)
         return A.T, H.T, is_positive.T
     A = add_to(P, b)
@@ -335,7 +337,9 @@ def biased(P: Array, b: Array, activation: Activation) -> tuple[Array, Array, An
 def biased_backward(dH: Array, cache: Any, activation: Activation) -> tuple[Array, Array]:
     """Return ``dA, db``; dH is a fresh array that nobody else reads."""
     is_relu = activation.backward is relu_backward
-    if is_relu and is_batch_last(dH) and kernels.fuses(dH, cache):
+    if is_relu and dH.ndim == 2 and kernels.fuses(dH, cache):
+        if not is_batch_last(dH):
+            return kernels.bias_relu_batch_first_backward(dH, cache)
         dA, db = kernels.bias_relu_backward(dH.T, cache.T)
         return dA.T, db
     dA = activation_backward(activation, dH, cache)

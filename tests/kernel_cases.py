@@ -54,6 +54,11 @@ def _elementwise_cases(draw, s):
         "relu_backward": (kernels.relu_backward, (draw(*x.shape), x > 0)),
         "bias_relu": (kernels.bias_relu, (x, draw(s.d_m))),
         "bias_relu_backward": (kernels.bias_relu_backward, (draw(*x.shape), x > 0)),
+        "bias_relu_batch_first": (kernels.bias_relu_batch_first, (x, draw(s.n_samples))),
+        "bias_relu_batch_first_backward": (
+            kernels.bias_relu_batch_first_backward,
+            (draw(*x.shape), x > 0),
+        ),
     }
 
 
@@ -71,8 +76,34 @@ def _row_cases(draw, s, rng):
     ids, partner = rng.integers(0, V, (B, F)), rng.integers(0, B, B)
     return {
         "lookup": (kernels.lookup, (draw(V, k), ids)),
+        "lookup_rows_backward": (kernels.lookup_rows_backward, (draw(F * k, B), ids)),
+        "sum_by_id": (kernels.sum_by_id, (ids.reshape(-1), draw(ids.size, k))),
         "take_samples": (kernels.take_samples, (draw(F, B), partner)),
         "give_samples": (kernels.give_samples, (draw(F, B), partner)),
+    }
+
+
+def _pruning_cases(draw, s):
+    v_in, d_pi, y = (
+        draw(s.d_m, s.n_samples),
+        draw(s.d_m, s.n_samples),
+        _sigmoid(draw(s.d_m, s.n_samples)),
+    )
+    backward = kernels.pruning_factors_backward
+    return {
+        "pruning_factors": (kernels.pruning_factors, (v_in, abs(draw(1)), 2.0, 0.25)),
+        "pruning_factors_backward": (backward, (d_pi, y, y > 0.5, draw(1))),
+    }
+
+
+def _mixture_cases(draw, s):
+    w, S, dg = draw(s.n_samples, s.d_r), draw(s.n_samples, s.d_r, s.d_m), draw(s.n_samples, s.d_m)
+    by_candidate = np.ascontiguousarray(S.swapaxes(0, 1)).swapaxes(0, 1)
+    return {
+        "mix": (kernels.mix, (w, S)),
+        "mix, stored by candidate": (kernels.mix, (w, by_candidate)),
+        "mix_backward": (kernels.mix_backward, (dg, w, S)),
+        "mix_backward, stored by candidate": (kernels.mix_backward, (dg, w, by_candidate)),
     }
 
 
@@ -141,14 +172,23 @@ def make_cases(rng, sizes, dtype):
     def draw(*shape):
         return rng.normal(size=shape).astype(dtype)
 
-    cases = _core_cases(draw, sizes) | _product_cases(draw, sizes) | _loss_cases(draw, sizes)
-    cases |= _elementwise_cases(draw, sizes) | _pair_cases(draw, sizes)
+    families = _core_cases, _product_cases, _loss_cases, _elementwise_cases, _pair_cases
+    cases = {}
+    for family in (*families, _pruning_cases, _mixture_cases):
+        cases |= family(draw, sizes)
     return cases | _row_cases(draw, sizes, rng) | _adam_cases(draw, sizes, rng)
 
 
 NAMES = tuple(make_cases(np.random.default_rng(0), Sizes(), np.float64))
 # Adam does nothing but operations that IEEE 754 fixes, in one order: the same bits everywhere.
 EXACT = tuple(name for name in NAMES if name.startswith("adam"))
+# Compiled for a CPU only; a GPU has the array operations.
+LOOPS_ONLY = (
+    *("bias_relu_batch_first", "bias_relu_batch_first_backward"),
+    *("lookup_rows_backward", "sum_by_id"),
+    *("mix", "mix_backward", "mix, stored by candidate", "mix_backward, stored by candidate"),
+)
+ON_DEVICE = tuple(name for name in NAMES if name not in LOOPS_ONLY)
 # Kernels of a GPU whose additions come in any order.
 ATOMIC = ("give_samples",)
 

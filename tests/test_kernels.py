@@ -8,7 +8,7 @@ from cuda_shim import ShimModule, compiler
 from fake_device import FakeArray, to_fake
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import ATOMIC, NAMES, Sizes, assert_agrees, make_cases, on_host, outcome
+from kernel_cases import ATOMIC, ON_DEVICE, Sizes, assert_agrees, make_cases, on_host, outcome
 from strategies import generator, seeds
 
 from midpg_np import backend, kernels
@@ -47,7 +47,7 @@ def on_shim(case, is_reversed=False):
 
 @needs_compiler
 @pytest.mark.usefixtures("shim")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_DEVICE)
 @pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64])
 @given(sizes=sizes(), seed=seeds)
 def test_the_source_computes_what_numpy_does(name, dtype, sizes, seed):
@@ -57,7 +57,7 @@ def test_the_source_computes_what_numpy_does(name, dtype, sizes, seed):
 
 @needs_compiler
 @pytest.mark.usefixtures("shim")
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ATOMIC])
+@pytest.mark.parametrize("name", [name for name in ON_DEVICE if name not in ATOMIC])
 def test_the_order_of_threads_changes_no_bit(name):
     """Threads and blocks in falling order: a race or a missing barrier would show."""
     case = make_cases(generator(1), Sizes(n_samples=300, mode="tile"), np.float64)[name]

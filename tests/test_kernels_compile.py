@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from midpg_np.kernels import adam, cores, elementwise, launch, losses, modulated, pairs, rows
+from midpg_np.kernels import (
+    adam,
+    cores,
+    elementwise,
+    launch,
+    losses,
+    modulated,
+    pairs,
+    pruning,
+    rows,
+)
 
 SOURCES = {
     "core": cores.CORE,
@@ -18,6 +28,7 @@ SOURCES = {
     "losses": losses.LOSSES,
     "elementwise": elementwise.ELEMENTWISE,
     "pairs": pairs.PAIRS,
+    "pruning": pruning.PRUNING,
     "rows": rows.ROWS,
     "adam": adam.ADAM,
     "sum_chunks": launch.SUM_CHUNKS,

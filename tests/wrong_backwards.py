@@ -205,12 +205,8 @@ LAYERS = {
     "embedding: repeated ids overwrite": inside(
         "embedding dense", "layers.embedding.scatter_add_rows", repeated_rows_lost
     ),
-    "embedding: repeated ids dropped": inside(
-        "embedding rows", "layers.embedding.segment_sum_rows", first_of_each
-    ),
-    "embedding: repeated ids averaged": inside(
-        "embedding rows", "layers.embedding.segment_sum_rows", mean_of_each
-    ),
+    "embedding: repeated ids dropped": inside("embedding rows", "kernels.sum_by_id", first_of_each),
+    "embedding: repeated ids averaged": inside("embedding rows", "kernels.sum_by_id", mean_of_each),
     "embedding: off by one row": result(
         "embedding dense", lambda g, dy, c: {"table": np.roll(g["table"], 1, axis=0)}
     ),

@@ -16,17 +16,22 @@ from midpg_np.kernels.dispatch import (
 from midpg_np.kernels.elementwise import (
     bias_relu,
     bias_relu_backward,
+    bias_relu_batch_first,
+    bias_relu_batch_first_backward,
     relu,
     relu_backward,
     sum_samples,
 )
 from midpg_np.kernels.losses import cross_entropy, jensen_shannon, jensen_shannon_backward
+from midpg_np.kernels.mixtures import mix, mix_backward
 from midpg_np.kernels.modulated import modulated_product, modulated_product_backward
 from midpg_np.kernels.pairs import pair_scores, pair_scores_backward
+from midpg_np.kernels.pruning import pruning_factors, pruning_factors_backward
 from midpg_np.kernels.rows import (
     give_samples,
     lookup,
     lookup_rows_backward,
+    sum_by_id,
     take_samples,
 )
 
@@ -41,6 +46,8 @@ __all__ = [
     "adam_tick",
     "bias_relu",
     "bias_relu_backward",
+    "bias_relu_batch_first",
+    "bias_relu_batch_first_backward",
     "bounded",
     "bounded_backward",
     "check_cpu_kernels",
@@ -56,13 +63,18 @@ __all__ = [
     "lookup",
     "lookup_rows_backward",
     "loops_around",
+    "mix",
+    "mix_backward",
     "modulated_product",
     "modulated_product_backward",
     "pair_scores",
     "pair_scores_backward",
+    "pruning_factors",
+    "pruning_factors_backward",
     "relu",
     "relu_backward",
     "room",
+    "sum_by_id",
     "sum_samples",
     "take_samples",
 ]

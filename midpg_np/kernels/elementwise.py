@@ -115,6 +115,13 @@ def bias_relu(P: Array, b: Array) -> tuple[Array, Array, Array]:
     return P, get_xp(P=P).maximum(P, 0), P > 0
 
 
+@fused(None, compiled="elementwise")
+def bias_relu_batch_first(P: Array, b: Array) -> tuple[Array, Array, Array]:
+    """As ``bias_relu``, with P, A and H (B, O)."""
+    P += b
+    return P, get_xp(P=P).maximum(P, 0), P > 0
+
+
 def _bias_relu_backward_on_device(
     launch: Launcher, dH: Array, is_positive: Array
 ) -> tuple[Array, Array]:
@@ -139,6 +146,13 @@ def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     """
     dH *= is_positive
     return dH, dH.sum(axis=1)
+
+
+@fused(None, compiled="elementwise")
+def bias_relu_batch_first_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
+    """As ``bias_relu_backward``, with dH and dA (B, O)."""
+    dH *= is_positive
+    return dH, dH.sum(axis=0)
 
 
 def _sum_samples_on_device(launch: Launcher, x: Array) -> Array:

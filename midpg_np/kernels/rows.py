@@ -74,6 +74,20 @@ def lookup_rows_backward(dE: Array, ids: Array) -> tuple[Array, Array]:
     return segment_sum_rows(ids.reshape(-1), dE.T.reshape(-1, k))
 
 
+@fused(None, compiled="rows")
+def sum_by_id(ids: Array, rows: Array) -> tuple[Array, Array]:
+    """Return the distinct ids, ascending, and for each the sum of its rows.
+
+    Shapes
+    ------
+    ids : (N,)
+    rows : (N, k)
+    unique_ids : (M,)
+    sums : (M, k)
+    """
+    return segment_sum_rows(ids, rows)
+
+
 def _take_samples_on_device(launch: Launcher, x: Array, partner: Array) -> Array:
     x, partner = launch.inputs(x, partner)
     y = launch.empty(*x.shape)

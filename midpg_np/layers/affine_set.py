@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.ops import add_to, sum_rows
+from midpg_np.ops import (
+    Activation,
+    AffineCache,
+    add_to,
+    biased,
+    biased_backward,
+    product,
+    product_backward,
+    sum_rows,
+)
 
 
 class AffineSetCache(NamedTuple):
@@ -31,17 +40,41 @@ def affine_set(H: Array, W: Array, b: Array) -> tuple[Array, AffineSetCache]:
     Y : (B, N, O)
     """
     get_xp(H=H, W=W, b=b)
-    Y = add_to(H @ _side_by_side(W), b.reshape(-1))
+    Y = add_to(product(H, _side_by_side(W)), b.reshape(-1))
     return Y.reshape(H.shape[0], *b.shape), AffineSetCache(H, W)
 
 
 def affine_set_backward(dY: Array, cache: AffineSetCache) -> tuple[Array, Array, Array]:
     """Return ``dH, dW, db``."""
-    H, W = cache
-    d_side_by_side = dY.reshape(H.shape[0], -1)
-    dH = d_side_by_side @ _side_by_side(W).T
-    dW = (H.T @ d_side_by_side).reshape(H.shape[1], *dY.shape[1:]).swapaxes(0, 1)
+    d_side_by_side = dY.reshape(dY.shape[0], -1)
+    dH, dW = _product_backward(d_side_by_side, cache)
     return dH, dW, sum_rows(d_side_by_side).reshape(dY.shape[1:])
+
+
+def activated_set(
+    H: Array, W: Array, b: Array, activation: Activation
+) -> tuple[Array, Array, tuple[AffineSetCache, Any]]:
+    """Return A = ``affine_set``, Y = act(A), both (B, N, O), and the cache of both steps."""
+    P = product(H, _side_by_side(W))
+    A, Y, c_activation = biased(P, b.reshape(-1), activation)
+    shape = H.shape[0], *b.shape
+    return A.reshape(shape), Y.reshape(shape), (AffineSetCache(H, W), c_activation)
+
+
+def activated_set_backward(
+    dY: Array, cache: tuple[AffineSetCache, Any], activation: Activation
+) -> tuple[Array, Array, Array]:
+    """Return ``dH, dW, db``; dY is a fresh array that nobody else reads."""
+    c_set, c_activation = cache
+    dA, db = biased_backward(dY.reshape(dY.shape[0], -1), c_activation, activation)
+    return *_product_backward(dA, c_set), db.reshape(dY.shape[1:])
+
+
+def _product_backward(d_side_by_side: Array, cache: AffineSetCache) -> tuple[Array, Array]:
+    """Return ``dH, dW``, given the adjoints of all maps side by side, (B, N O)."""
+    H, W = cache
+    dH, d_joined = product_backward(d_side_by_side, AffineCache(H, _side_by_side(W)))
+    return dH, d_joined.reshape(H.shape[1], W.shape[0], W.shape[2]).swapaxes(0, 1)
 
 
 def _side_by_side(W: Array) -> Array:

@@ -18,7 +18,6 @@ from midpg_np.backend import (
     is_batch_last,
     is_on_host,
     scatter_add_rows,
-    segment_sum_rows,
 )
 from midpg_np.layers.initial import EMBEDDING_STD
 from midpg_np.layers.row_gradient import RowGradient
@@ -99,7 +98,7 @@ class Embedding:
             return {"table": RowGradient(ids, sums, cache.n_rows)}
         rows, read = dE.reshape(-1, self.dim), cache.ids.reshape(-1)
         if is_on_host(dE):
-            return {"table": RowGradient(*segment_sum_rows(read, rows), cache.n_rows)}
+            return {"table": RowGradient(*kernels.sum_by_id(read, rows), cache.n_rows)}
         return {"table": RowGradient(read, rows, cache.n_rows, is_summed=False)}
 
     def backward_dense(self, dE: Array, cache: EmbeddingCache) -> Tree:

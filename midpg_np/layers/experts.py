@@ -7,13 +7,18 @@ of its own and only those are asked for, the rows of each scenario with that sce
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.layers.affine_set import AffineSetCache, affine_set, affine_set_backward
+from midpg_np.layers.affine_set import (
+    AffineSetCache,
+    activated_set,
+    activated_set_backward,
+    affine_set,
+    affine_set_backward,
+)
 from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_stacked_affine
 from midpg_np.layers.scenario_mlp import rows_of
@@ -46,8 +51,7 @@ def stacked_affine(H: Array, W: Array, b: Array) -> tuple[Array, StackedAffineCa
     """
     get_xp(H=H, W=W, b=b)
     if _serves_all(H):  # one product; its result, (B, E, O) in memory, is what mixtures read
-        maps = W.reshape(-1, *W.shape[-2:]), b.reshape(-1, b.shape[-1])
-        A = affine_set(H.reshape(H.shape[-2:]), *maps)[0].swapaxes(0, 1)
+        A = affine_set(*_one_input(H, W), b.reshape(-1, b.shape[-1]))[0].swapaxes(0, 1)
         return A.reshape(*b.shape[:-1], *A.shape[1:]), StackedAffineCache(H, W)
     return add_to(H @ W, b[..., None, :]), StackedAffineCache(H, W)
 
@@ -56,9 +60,8 @@ def stacked_affine_backward(dA: Array, cache: StackedAffineCache) -> tuple[Array
     """Return ``dH, dW, db``."""
     H, W = cache
     if _serves_all(H):
-        maps = AffineSetCache(H.reshape(H.shape[-2:]), W.reshape(-1, *W.shape[-2:]))
         dY = dA.reshape(-1, *dA.shape[-2:]).swapaxes(0, 1)
-        dH, dW, db = affine_set_backward(dY, maps)
+        dH, dW, db = affine_set_backward(dY, _one_input(H, W))
         return dH.reshape(H.shape), dW.reshape(W.shape), db.reshape(*W.shape[:-2], -1)
     dH = dA @ W.swapaxes(-1, -2)
     serves_several = tuple(axis for axis, n in enumerate(H.shape[:-2]) if n == 1)
@@ -68,6 +71,11 @@ def stacked_affine_backward(dA: Array, cache: StackedAffineCache) -> tuple[Array
 
 def _serves_all(H: Array) -> bool:
     return H.size == H.shape[-2] * H.shape[-1]
+
+
+def _one_input(H: Array, W: Array) -> AffineSetCache:
+    """H (B, I) and W (N, I, O), the stack's axes joined, where one input serves all maps."""
+    return AffineSetCache(H.reshape(H.shape[-2:]), W.reshape(-1, *W.shape[-2:]))
 
 
 class RoutedAffineCache(NamedTuple):
@@ -186,11 +194,9 @@ class Experts:
         array
             (E, B, d_m), or (D, E, B, d_m) for all rows through experts by scenario.
         """
-        act = ACTIVATIONS[self.activation]
         affine_caches, pre_activations, activation_caches = [], [], []
         for name in self.layer_names:
-            A, c_affine = self._affine(params[name], H, groups)
-            H, c_act = act.forward(A)
+            A, H, c_affine, c_act = self._layer(params[name], H, groups)
             affine_caches.append(c_affine)
             pre_activations.append(A)
             activation_caches.append(c_act)
@@ -205,26 +211,44 @@ class Experts:
 
         ``gives_up``: the caller needs dY no more, its memory may be used.
         """
-        act, grads = ACTIVATIONS[self.activation], {}
+        dY, grads = dY if gives_up else dY.copy(), {}
         for i, name in reversed(list(enumerate(self.layer_names))):
-            is_fresh = gives_up or i < len(self.layer_names) - 1
-            step_back = partial(activation_backward, act) if is_fresh else act.backward
-            dA = step_back(dY, cache.activation[i])
-            dY, grads[name] = self._affine_backward(dA, cache.affine[i])
+            dY, grads[name] = self._layer_backward(dY, cache.affine[i], cache.activation[i])
         return dY, {name: grads[name] for name in self.layer_names}
 
-    def _affine(self, params: Tree, H: Array, groups: Groups) -> tuple[Array, Any]:
+    def _layer(self, params: Tree, H: Array, groups: Groups) -> tuple[Array, Array, Any, Any]:
+        """Return A, act(A) and the caches of both steps."""
+        act = ACTIVATIONS[self.activation]
+        if self.rows == "all" and _serves_all(H):
+            W, b = params["W"], params["b"]
+            maps, b_n = _one_input(H, W), b.reshape(-1, b.shape[-1])
+            *outputs, (_, c_act) = activated_set(*maps, b_n, act)
+            A, Y = (y.swapaxes(0, 1).reshape(*b.shape[:-1], *H.shape[-2:-1], -1) for y in outputs)
+            return A, Y, StackedAffineCache(H, W), c_act
         if self.rows == "all":
-            return stacked_affine(H, **params)
-        W, b = (of_present(params[key], groups) for key in ("W", "b"))
-        return routed_affine(H, W, b, groups)
+            A, c_affine = stacked_affine(H, **params)
+        else:
+            W, b = (of_present(params[key], groups) for key in ("W", "b"))
+            A, c_affine = routed_affine(H, W, b, groups)
+        Y, c_act = act.forward(A)
+        return A, Y, c_affine, c_act
 
-    def _affine_backward(self, dA: Array, cache: Any) -> tuple[Array, Tree]:
+    def _layer_backward(self, dY: Array, c_affine: Any, c_act: Any) -> tuple[Array, Tree]:
+        """Return the adjoint of the layer's input and the gradients; dY is given up."""
+        act = ACTIVATIONS[self.activation]
+        if self.rows == "all" and _serves_all(c_affine.H):
+            H, W = c_affine
+            dY = dY.reshape(-1, *dY.shape[-2:]).swapaxes(0, 1)
+            dH, dW, db = activated_set_backward(dY, (_one_input(H, W), c_act), act)
+            grads = {"W": dW.reshape(W.shape), "b": db.reshape(*W.shape[:-2], -1)}
+            return dH.reshape(H.shape), grads
+        dA = activation_backward(act, dY, c_act)
         if self.rows == "all":
-            dH, dW, db = stacked_affine_backward(dA, cache)
+            dH, dW, db = stacked_affine_backward(dA, c_affine)
             return dH, {"W": dW, "b": db}
-        dH, dW, db = routed_affine_backward(dA, cache)
-        return dH, {"W": rows_of(dW, cache.groups), "b": rows_of(db, cache.groups)}
+        dH, dW, db = routed_affine_backward(dA, c_affine)
+        groups = c_affine.groups
+        return dH, {"W": rows_of(dW, groups), "b": rows_of(db, groups)}
 
     def kinks(self, cache: ExpertsCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias; experts of a stack are shifted together."""

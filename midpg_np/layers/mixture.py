@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from midpg_np.backend import Array, get_xp
+from midpg_np import kernels
+from midpg_np.backend import Array
 from midpg_np.ops import batch_last, softmax, softmax_backward
 
 
@@ -28,14 +29,11 @@ def mixture(alpha: Array, S: Array) -> tuple[Array, MixtureCache]:
     g : (B, q)
     """
     w, _ = softmax(batch_last(alpha))  # E is short, and B is long
-    g = get_xp(alpha=alpha, S=S).einsum("be,beq->bq", w, S)
-    return g, MixtureCache(w, S)
+    return kernels.mix(w, S), MixtureCache(w, S)
 
 
 def mixture_backward(dg: Array, cache: MixtureCache) -> tuple[Array, Array]:
     """Return ``d_alpha, dS``."""
     w, S = cache
-    xp = get_xp(dg=dg, S=S)
-    dw = xp.einsum("bq,beq->be", dg, S)
-    # From the copy, in the order of its axes, dS comes out in the order of its own.
-    return softmax_backward(batch_last(dw), w), xp.einsum("be,bq->beq", w.copy(), dg)
+    dw, dS = kernels.mix_backward(dg, w, S)
+    return softmax_backward(batch_last(dw), w), dS

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array
 from midpg_np.layers.initial import init_affine
 from midpg_np.ops import (
@@ -126,6 +127,9 @@ class Pruner:
         """
         v_in, c_affine = affine(U, **params)
         alpha = 1.0 if self.prune == "scaling" else alpha
+        if self.prune == "fusion" and self.fusion_grad == "exact" and kernels.fuses(v_in, alpha):
+            y, pi, is_kept = kernels.pruning_factors(v_in, alpha, self.gain, self.epsilon)
+            return pi, PrunerCache(c_affine, v_in, alpha, y, is_kept, is_kept)
         y, _ = sigmoid(alpha * v_in)
         v = self.gain * y
         is_soft = self.prune == "binarization" and self.binarize_grad == "soft" and training
@@ -150,9 +154,13 @@ class Pruner:
 
     def backward(self, d_pi: Array, cache: PrunerCache) -> tuple[Array, Tree]:
         """Return ``dU`` and the gradients of kernel and bias."""
-        dv_in = sigmoid_backward(d_pi, cache.y)
-        dv_in *= cache.slope
-        dv_in *= self.gain * cache.alpha
+        scale = self.gain * cache.alpha
+        if cache.slope is cache.is_kept and kernels.fuses(d_pi, cache.y, scale):
+            dv_in = kernels.pruning_factors_backward(d_pi, cache.y, cache.is_kept, scale)
+        else:
+            dv_in = sigmoid_backward(d_pi, cache.y)
+            dv_in *= cache.slope
+            dv_in *= scale
         dU, dW, db = affine_backward(dv_in, cache.affine)
         return dU, {"W": dW, "b": db}
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from midpg_np import kernels
-from midpg_np.backend import (
-    Array,
-    get_xp,
-    scatter_add_rows,
-    segment_sum_padded,
-    segment_sum_rows,
-)
+from midpg_np.backend import Array, get_xp, scatter_add_rows, segment_sum_padded
 
 
 class RowGradient(NamedTuple):
@@ -55,5 +49,5 @@ class RowGradient(NamedTuple):
         if kernels.fuses(self.rows):
             ids, rows = segment_sum_padded(self.ids, self.rows, self.n_rows)
         else:
-            ids, rows = segment_sum_rows(self.ids, self.rows)
+            ids, rows = kernels.sum_by_id(self.ids, self.rows)
         return RowGradient(ids, rows, self.n_rows)

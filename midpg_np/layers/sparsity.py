@@ -71,8 +71,8 @@ class Sparsity:
         ------
         pi : (B, N)
         """
-        groups = pi if self.ratio == "per_sample" else pi.reshape(1, -1)
-        r = 1.0 - groups.mean(axis=1)  # pi >= 0, so its mean is the mean of |pi|
+        mean = pi.mean(axis=1) if self.ratio == "per_sample" else pi.mean().reshape(1)
+        r = 1.0 - mean  # pi >= 0, so its mean is the mean of |pi|
         gap = r - self.middle
         is_above = gap.real > 0
         distance = get_xp(pi).where(is_above, gap, -gap)

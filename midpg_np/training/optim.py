@@ -246,16 +246,11 @@ class Adam:
             a is not b for a, b in zip(mine, state.leaves, strict=True)
         ):
             state.leaves, state.vector = mine, common_vector(mine)
-        moments = state.m, state.v
-        if state.vector is not None and state.clock is not None:
+        if state.vector is not None and kernels.fuses(state.vector, *pieces):
             now = self.beta1, self.beta2, sizes.now(state.step)
-            kernels.adam_leaves(state.vector, *moments, *now, *pieces)
+            kernels.adam_leaves(state.vector, state.m, state.v, *now, *pieces)
             return
         xp.concatenate([piece.reshape(-1) for piece in pieces], out=u)
-        if state.vector is not None and kernels.fuses(state.vector, u):
-            now = self.beta1, self.beta2, sizes.now(state.step)
-            kernels.adam_step(state.vector, u, *moments, *now)
-            return
         a, e = sizes.at(state.step)
         size = BLOCK if xp is np else max(u.size, 1)
         for start in range(0, u.size, size):

@@ -16,7 +16,7 @@ from midpg_np.layers.mixture import mixture_backward
 from midpg_np.layers.scenario_mlp import ScenarioMLP
 from midpg_np.layers.shared_gate import SharedGate
 from midpg_np.models import PLE
-from midpg_np.ops import ACTIVATIONS, Activation, relu, relu_backward, sigmoid, softmax
+from midpg_np.ops import Activation, relu, relu_backward, sigmoid, softmax
 from midpg_np.tree import tree_map
 
 TEXTBOOK = extraction_name("all", "all", "all")
@@ -57,11 +57,12 @@ def columns_by_expert(self, W, b):
 
 def last_activation_forgotten(self, dY, cache):
     """The backward of an ordinary MLP, whose last layer has no activation."""
-    act, grads = ACTIVATIONS[self.activation], {}
+    dY, grads = dY.copy(), {}
     for i, name in reversed(list(enumerate(self.layer_names))):
-        if name != self.layer_names[-1]:
-            dY = act.backward(dY, cache.activation[i])
-        dY, grads[name] = self._affine_backward(dY, cache.affine[i])
+        is_positive = cache.activation[i]
+        if name == self.layer_names[-1]:
+            is_positive = np.ones_like(is_positive)
+        dY, grads[name] = self._layer_backward(dY, cache.affine[i], is_positive)
     return dY, grads
 
 

@@ -114,7 +114,7 @@ WRONG = {
         GROUPED, b_d=lambda g, dy, x: g["b"] + 0.0 * g["b_d"]
     ),
     "star: rows of a scenario overwrite in e_dom": inside(
-        "star_auxiliary", "layers.embedding.segment_sum_rows", first_of_each
+        "star_auxiliary", "kernels.sum_by_id", first_of_each
     ),
     "star: [e_dom, X] cut as [X, e_dom]": inside(
         "star_auxiliary",

@@ -45,6 +45,22 @@ def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     return dH, db
 
 
+def bias_relu_batch_first(P: Array, b: Array) -> tuple[Array, Array, Array]:
+    """As ``kernels.bias_relu_batch_first``."""
+    P = np.ascontiguousarray(P)
+    H, is_positive = empty(np, P.shape, P.dtype), empty(np, P.shape, _BOOL)
+    _bias_relu_batch_first(P, np.ascontiguousarray(b), H, is_positive)
+    return P, H, is_positive
+
+
+def bias_relu_batch_first_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
+    """As ``kernels.bias_relu_batch_first_backward``."""
+    dH, is_positive = np.ascontiguousarray(dH), np.ascontiguousarray(is_positive)
+    db = empty(np, dH.shape[1:], dH.dtype)
+    _bias_relu_batch_first_backward(dH, is_positive, db)
+    return dH, db
+
+
 def sum_samples(x: Array) -> Array:
     """As ``kernels.sum_samples``."""
     x = np.ascontiguousarray(x)
@@ -103,6 +119,27 @@ def _bias_relu_backward(dH, is_positive, db):
             dH[o, i] = da
             s += da
         db[o] = s
+
+
+@fast_loops
+def _bias_relu_batch_first(P, b, H, is_positive):
+    zero = P.dtype.type(0.0)
+    for i in range(P.shape[0]):
+        for o in range(P.shape[1]):
+            a = P[i, o] + b[o]
+            P[i, o] = a
+            H[i, o] = zero if a < zero else a
+            is_positive[i, o] = a > 0.0
+
+
+@fast_loops
+def _bias_relu_batch_first_backward(dH, is_positive, db):
+    db[:] = 0.0
+    for i in range(dH.shape[0]):
+        for o in range(dH.shape[1]):
+            da = dH[i, o] if is_positive[i, o] else dH.dtype.type(0.0)
+            dH[i, o] = da
+            db[o] += da
 
 
 @fast_loops

@@ -26,8 +26,14 @@ def lookup_rows_backward(dE: Array, ids: Array) -> tuple[Array, Array]:
     k = dE.shape[0] // ids.shape[1]
     rows = empty(np, (ids.size, k), dE.dtype)
     _rows_of(np.ascontiguousarray(dE), rows, ids.shape[1])
-    sorted_ids, order = sorted_positions(ids.reshape(-1))
-    unique_ids, sums = np.empty_like(sorted_ids), np.empty_like(rows)
+    return sum_by_id(ids.reshape(-1), rows)
+
+
+def sum_by_id(ids: Array, rows: Array) -> tuple[Array, Array]:
+    """As ``kernels.sum_by_id``."""
+    rows = np.ascontiguousarray(rows)
+    sorted_ids, order = sorted_positions(ids)
+    unique_ids, sums = np.empty_like(sorted_ids), empty(np, rows.shape, rows.dtype)
     n_distinct = _sum_segments(sorted_ids, order, rows, unique_ids, sums)
     return unique_ids[:n_distinct], sums[:n_distinct]
 

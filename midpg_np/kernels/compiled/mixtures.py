@@ -1,0 +1,58 @@
+"""Mixtures as loops; functions and shapes as in ``kernels.mixtures``.
+
+Candidates lie (B, E, q) or (E, B, q) in memory; ``by_sample`` says which.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from midpg_np.backend import Array
+from midpg_np.kernels.compiled.loops import fast_loops
+from midpg_np.kernels.dispatch import empty
+
+
+def mix(w: Array, S: Array) -> Array:
+    """As ``kernels.mix``."""
+    stored, by_sample = _stored(S)
+    g = empty(np, (S.shape[0], S.shape[2]), S.dtype)
+    _mix(np.ascontiguousarray(w), stored, by_sample, g)
+    return g
+
+
+def mix_backward(dg: Array, w: Array, S: Array) -> tuple[Array, Array]:
+    """As ``kernels.mix_backward``."""
+    stored, by_sample = _stored(S)
+    dw, dS = empty(np, w.shape, w.dtype), empty(np, stored.shape, S.dtype)
+    args = np.ascontiguousarray(dg), np.ascontiguousarray(w), stored, by_sample, dw, dS
+    _mix_backward(*args)
+    return dw, dS if by_sample else dS.swapaxes(0, 1)
+
+
+def _stored(S: Array) -> tuple[Array, bool]:
+    by_sample = S.strides[0] >= S.strides[1]
+    return np.ascontiguousarray(S if by_sample else S.swapaxes(0, 1)), by_sample
+
+
+@fast_loops
+def _mix(w, S, by_sample, g):
+    for b in range(w.shape[0]):
+        for i in range(g.shape[1]):
+            g[b, i] = 0.0
+        for e in range(w.shape[1]):
+            candidate = S[b, e] if by_sample else S[e, b]
+            for i in range(g.shape[1]):
+                g[b, i] += w[b, e] * candidate[i]
+
+
+@fast_loops
+def _mix_backward(dg, w, S, by_sample, dw, dS):
+    for b in range(w.shape[0]):
+        for e in range(w.shape[1]):
+            candidate = S[b, e] if by_sample else S[e, b]
+            d_candidate = dS[b, e] if by_sample else dS[e, b]
+            dot = w.dtype.type(0.0)
+            for i in range(dg.shape[1]):
+                dot += dg[b, i] * candidate[i]
+                d_candidate[i] = w[b, e] * dg[b, i]
+            dw[b, e] = dot

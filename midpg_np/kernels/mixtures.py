@@ -1,0 +1,34 @@
+"""Weighted sums of candidates, sample by sample (equations.md 2.4): the mixture behind a gate."""
+
+from __future__ import annotations
+
+from midpg_np.backend import Array, get_xp
+from midpg_np.kernels.dispatch import fused
+
+
+@fused(None, compiled="mixtures")
+def mix(w: Array, S: Array) -> Array:
+    """g[b] = sum_e w[b,e] S[b,e].
+
+    Shapes
+    ------
+    w : (B, E)
+    S : (B, E, q)
+    g : (B, q)
+    """
+    return get_xp(w=w, S=S).einsum("be,beq->bq", w, S)
+
+
+@fused(None, compiled="mixtures")
+def mix_backward(dg: Array, w: Array, S: Array) -> tuple[Array, Array]:
+    """Return dw[b,e] = <dg[b], S[b,e]> and dS[b,e] = w[b,e] dg[b], stored as S is.
+
+    Shapes
+    ------
+    dg : (B, q)
+    dw : (B, E)
+    dS : (B, E, q)
+    """
+    xp = get_xp(dg=dg, w=w, S=S)
+    # From the copy, in the order of its axes, dS comes out in the order of its own.
+    return xp.einsum("bq,beq->be", dg, S), xp.einsum("be,bq->beq", w.copy(), dg)
