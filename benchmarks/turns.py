@@ -113,16 +113,19 @@ def time_case(
     """Check all candidates and time those that are equal to the package, in turn."""
     results = [Timed(candidate) for candidate in candidates]
     reference = reference_of(case)
-    running: list[tuple[Timed, Any, Any]] = []
+    started: list[tuple[Timed, Any, Any]] = []
     for result in results:
         result.error = proofs.error(case, result.candidate)
+        if not result.error:  # all compile at the same time
+            started.append((result, *start(serve, case, result.candidate, reference, clock)))
+    running = []
+    for result, process, conn in started:
+        greeting = answer(conn)
+        result.error = greeting.get("error", "")
         if not result.error:
-            process, conn = start(serve, case, result.candidate, reference, clock)
-            greeting = answer(conn)
-            result.error = greeting.get("error", "")
-            if not result.error:
-                result.baseline, result.difference = greeting["baseline"], greeting["difference"]
-                running.append((result, process, conn))
+            result.baseline, result.difference = greeting["baseline"], greeting["difference"]
+            running.append((result, process, conn))
+    for result in results:
         if result.error:
             message = f"refused: {result.candidate.label} on {case.label}: {result.error}"
             print(message, file=sys.stderr)

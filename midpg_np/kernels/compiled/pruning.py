@@ -32,10 +32,10 @@ def pruning_factors_backward(d_pi: Array, y: Array, is_kept: Array, scale: Array
 @fast_loops
 def _factors(v_in, y, pi, is_kept, alpha, gain, epsilon):
     for i in range(v_in.size):
-        share = sigmoid(alpha * v_in[i])
-        v = gain * share
-        y[i] = share
-        pi[i] = v if v > epsilon else v * v_in.dtype.type(0.0)
+        y[i] = sigmoid(alpha * v_in[i])
+    for i in range(v_in.size):  # apart, or the compiler takes one number at a time
+        v = gain * y[i]
+        pi[i] = v if v > epsilon else v * v_in.dtype.type(0.0)  # NaN stays NaN
         is_kept[i] = v > epsilon
 
 
