@@ -98,7 +98,8 @@ class Embedding:
             return {"table": RowGradient(ids, sums, cache.n_rows)}
         rows, read = dE.reshape(-1, self.dim), cache.ids.reshape(-1)
         if is_on_host(dE):
-            return {"table": RowGradient(*kernels.sum_by_id(read, rows), cache.n_rows)}
+            ids, sums = kernels.sum_by_id(read, rows)
+            return {"table": RowGradient(ids, sums, cache.n_rows)}
         return {"table": RowGradient(read, rows, cache.n_rows, is_summed=False)}
 
     def backward_dense(self, dE: Array, cache: EmbeddingCache) -> Tree:

@@ -225,6 +225,7 @@ class Experts:
             *outputs, (_, c_act) = activated_set(*maps, b_n, act)
             A, Y = (y.swapaxes(0, 1).reshape(*b.shape[:-1], *H.shape[-2:-1], -1) for y in outputs)
             return A, Y, StackedAffineCache(H, W), c_act
+        c_affine: StackedAffineCache | RoutedAffineCache
         if self.rows == "all":
             A, c_affine = stacked_affine(H, **params)
         else:
