@@ -21,6 +21,7 @@ def modules(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
+@pytest.mark.slow
 def test_the_table_of_the_training_step():
     pytest.importorskip("torch", reason="the benchmark compares with PyTorch")
     options = "--models dnn midpg --variants r --sizes 8 --batch 32 --threads 1 --forms 1".split()
@@ -64,6 +65,7 @@ def test_equal_until_one_gradient_is_spoiled(modules, model, options):
             check(ours, measured(candidate, spoil), "float64")
 
 
+@pytest.mark.slow
 def test_what_differs_is_not_timed(modules, monkeypatch):
     pytest.importorskip("torch", reason="the benchmark compares with PyTorch")
     import cases

@@ -40,6 +40,7 @@ def test_wrong_ops_and_layers_are_rejected_in_every_draw(name, n_draws):
         assert not check_gradients(case, rng, differences=False).ok, seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_differences_reject_them_without_the_complex_step(name, monkeypatch):
     monkeypatch.setattr("midpg_np.checks.gradient.COMPLEX_TOLERANCE", np.inf)

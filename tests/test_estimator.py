@@ -30,6 +30,7 @@ def expected_failures(estimator):
     return estimator.EXPECTED_FAILED_CHECKS
 
 
+@pytest.mark.slow
 @parametrize_with_checks([MultiScenarioClassifier()], expected_failed_checks=expected_failures)
 def test_scikit_learn(estimator, check):
     check(estimator)
