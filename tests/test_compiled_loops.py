@@ -37,7 +37,7 @@ def sizes(draw):
     """Widths whose blocks are of 1, 2, 3 and 4, batches around the blocks of the loops."""
     d_r, d_c, d_k = (draw(st.integers(1, 3)) for _ in range(3))
     f_r, f_c = draw(st.sampled_from([(1, 2), (4, 1), (6, 2), (8, 4)]))
-    batch = draw(st.sampled_from([1, 2, 7, 64, 65, 256, 259, 520]))
+    batch = draw(st.sampled_from([1, 2, 7, 64, 65, 259, 512, 520]))
     return Sizes(d_r, d_c, d_k, f_r, f_c, batch, draw(st.sampled_from(["block", "tile"])))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-BLOCK = 256  # samples: 1 KiB of a row in float32
+BLOCK = 512  # samples: 2 KiB of a row in float32
 
 # Sums may be reordered and a product fused with a sum; infinity and NaN stay what they are.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -37,12 +37,44 @@ def exact_loops(function: Callable[..., Any]) -> Any:
     return njit(nogil=True, error_model="numpy", cache=True)(function)
 
 
+def read_row(x: Any, i: Any, j: Any, step: Any, places: Any) -> Any:
+    """(x[i,j+p step] for p in places), a tuple; for use inside loops.
+
+    Sums in a tuple stay in registers while a loop adds to them, those in an array may not.
+    """
+
+
+def add_products(sums: Any, h: Any, z: Any, b: Any) -> Any:
+    """(sums[t] + h z[t,b] for all t), a tuple; for use inside loops."""
+
+
 def exp(x: Any) -> Any:
     """exp(x), for use inside loops; in float32 vectorised, right to 2 units of the last place."""
 
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)), for use inside loops."""
+
+
+@overload(read_row, jit_options={"fastmath": FAST}, strict=False)
+def _read_row(x: Any, i: Any, j: Any, step: Any, places: types.UniTuple) -> Callable[..., Any]:
+    if len(places) == 1:
+        return lambda x, i, j, step, places: (x[i, j + places[0] * step],)
+    return lambda x, i, j, step, places: (
+        x[i, j + places[0] * step],
+        *read_row(x, i, j, step, places[1:]),
+    )
+
+
+@overload(add_products, jit_options={"fastmath": FAST}, strict=False)
+def _add_products(sums: types.UniTuple, h: Any, z: Any, b: Any) -> Callable[..., Any]:
+    last = len(sums) - 1
+    if last == 0:
+        return lambda sums, h, z, b: (sums[0] + h * z[0, b],)
+    return lambda sums, h, z, b: (
+        *add_products(sums[:last], h, z, b),
+        sums[last] + h * z[last, b],
+    )
 
 
 # exp(x) = 2^k exp(r), k = round(x / ln 2), |r| <= ln(2) / 2: the Taylor polynomial of degree 7 is

@@ -16,7 +16,7 @@ import numpy as np
 from numba import uintp
 
 from midpg_np.backend import Array
-from midpg_np.kernels.compiled.loops import BLOCK, fast_loops
+from midpg_np.kernels.compiled.loops import BLOCK, add_products, fast_loops, read_row
 from midpg_np.kernels.dispatch import empty
 from midpg_np.kernels.launch import largest_divisor
 
@@ -57,7 +57,13 @@ def _plan(W: Array, Q: Array, mode: str) -> tuple[tuple[int, ...], Any, Any]:
 
 @lru_cache
 def _loops(F: int, J: int) -> tuple[Any, Any]:
-    """Return forward and backward for blocks of F inputs and J outputs."""
+    """Return forward and backward for blocks of F inputs and J outputs.
+
+    With dz_t = q dA_t and dg_l = sum_t W_lt dA_t, the backward adds q dg_l to dH_l, dg_l H_l to dQ
+    and H_l dz_t to dW_lt: for two inputs at once, L = 2, since then six reads serve eight sums.
+    """
+    L = 1 if F % 2 else 2
+    outputs = tuple(range(J))
 
     @fast_loops
     def forward(H, W, Q, A, f_r, r_step, l_step, c_step, t_step):
@@ -108,26 +114,26 @@ def _loops(F: int, J: int) -> tuple[Any, Any]:
                                 for t in range(J):
                                     w[l, t] = W[i + l * l_step, j + t * t_step]
                             for b in range(n):
-                                s = dq[b]
+                                s, q = dq[b], Q[r, c, start + b]
                                 for t in range(J):
-                                    z = w[0, t] * H[i, start + b]
-                                    for l in range(1, F):
-                                        z += w[l, t] * H[i + l * l_step, start + b]
-                                    s += z * dA[j + t * t_step, start + b]
-                                    dz[t, b] = Q[r, c, start + b] * dA[j + t * t_step, start + b]
-                                dq[b] = s
-                            for b in range(n):
+                                    dz[t, b] = q * dA[j + t * t_step, start + b]
                                 for l in range(F):
-                                    s = dh[l, b]
-                                    for t in range(J):
-                                        s += w[l, t] * dz[t, b]
-                                    dh[l, b] = s
-                            for l in range(F):
+                                    dg = w[l, 0] * dA[j, start + b]
+                                    for t in range(1, J):
+                                        dg += w[l, t] * dA[j + t * t_step, start + b]
+                                    s += dg * H[i + l * l_step, start + b]
+                                    dh[l, b] += q * dg
+                                dq[b] = s
+                            for l in range(0, F, L):
+                                i0, i1 = i + l * l_step, i + (l + L - 1) * l_step
+                                s0 = read_row(dW, i0, j, t_step, outputs)
+                                s1 = read_row(dW, i1, j, t_step, outputs)
+                                for b in range(n):
+                                    s0 = add_products(s0, H[i0, start + b], dz, b)
+                                    s1 = add_products(s1, H[i1, start + b], dz, b)
                                 for t in range(J):
-                                    s = dW[i + l * l_step, j + t * t_step]
-                                    for b in range(n):
-                                        s += H[i + l * l_step, start + b] * dz[t, b]
-                                    dW[i + l * l_step, j + t * t_step] = s
+                                    dW[i0, j + t * t_step] = s0[t]
+                                    dW[i1, j + t * t_step] = s1[t]
                         if l0 == 0:
                             for b in range(n):
                                 dQ[r, c, start + b] = dq[b]
