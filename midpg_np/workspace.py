@@ -7,7 +7,7 @@ vectorised loop touches two lines, and products and element-wise chains take up 
 from __future__ import annotations
 
 import math
-import sys
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -26,24 +26,26 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[Any, ...], list[np.ndarray]] = {}
+        self._blocks: dict[tuple[Any, ...], list[tuple[Any, np.ndarray]]] = {}
 
     def empty(self, xp: Namespace, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return an array for which nobody else has a reference."""
         if xp is not np:  # CuPy's memory pool is a workspace already
             return xp.empty(shape, dtype=dtype)
-        blocks = self._blocks.setdefault((shape, dtype), [])
-        for block in blocks:
-            if sys.getrefcount(block.base) == _LENT_TO_NOBODY:
+        blocks = self._blocks.get((shape, dtype))
+        if blocks is None:
+            blocks = self._blocks[shape, dtype] = []
+        for memory, block in blocks:
+            if getrefcount(memory) == _LENT_TO_NOBODY:
                 return block.view()
         block = _aligned(shape, dtype)
-        blocks.append(block)
+        blocks.append((block.base, block))
         return block.view()
 
     @property
     def n_bytes(self) -> int:
         """Bytes held."""
-        return sum(block.nbytes for blocks in self._blocks.values() for block in blocks)
+        return sum(block.nbytes for blocks in self._blocks.values() for _, block in blocks)
 
 
 def empty(xp: Namespace, shape: tuple[int, ...], dtype: Any, workspace: Workspace | None) -> Array:
@@ -106,7 +108,8 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 def _references_when_idle() -> int:
     block = _aligned((1,), np.uint8)
-    return sys.getrefcount(block.base)
+    for memory, _ in [(block.base, block)]:  # as ``empty`` does
+        return getrefcount(memory)
 
 
 # References to the memory under a block of which nobody holds a view; a view of a view refers to

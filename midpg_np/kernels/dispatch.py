@@ -95,34 +95,26 @@ def loops_around(n_rows: int) -> compiled_loops:
     return _loops.get() or compiled_loops("auto", n_rows)
 
 
-def _current() -> compiled_loops | None:
-    loops = _loops.get()
-    return loops if loops is not None and loops.are_on else None
-
-
 def fuses(*args: Any) -> bool:
     """Whether a kernel would serve these arguments, numbers and arrays of one device."""
-    if _are_of_cpu(args):
-        return _current() is not None and _share_a_real_dtype(args)
-    return launcher_for(*args) is not None
+    if _loops_serve(args):
+        return True
+    return not _are_of_cpu(args) and launcher_for(*args) is not None
 
 
 def empty(xp: Namespace, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return an uninitialised array, inside ``compiled_loops`` of its memory."""
-    loops = _current()
-    if loops is None or xp is not np:
+    loops = _loops.get()
+    if loops is None or not loops.are_on or xp is not np:
         return xp.empty(shape, dtype=dtype)
     return loops.workspace.empty(np, shape, dtype)
 
 
 def room(xp: Namespace, shape: tuple[int, ...], *factors: Array) -> Array | None:
     """Return memory, as ``empty`` does, for the ``out`` of a product; None where loops are off."""
-    if _current() is None or xp is not np or not _share_a_real_dtype(factors):
-        return None
-    return empty(np, shape, factors[0].dtype)
+    return empty(np, shape, factors[0].dtype) if xp is np and _loops_serve(factors) else None
 
 
-# These two are asked some fifty times in a step on a CPU, so they look no further than they must.
 def _are_of_cpu(args: tuple[Any, ...]) -> bool:
     for x in args:
         if type(x) is not np.ndarray and not isinstance(x, _NO_ARRAYS):
@@ -130,16 +122,26 @@ def _are_of_cpu(args: tuple[Any, ...]) -> bool:
     return True
 
 
-def _share_a_real_dtype(args: tuple[Any, ...]) -> bool:
+def _loops_serve(args: tuple[Any, ...]) -> bool:
+    """Whether loops are on, and all arrays are of the CPU and share a real dtype.
+
+    A step asks a hundred times, so this looks no further than it must.
+    """
+    loops = _loops.get()
+    if loops is None or not loops.are_on:
+        return False
     found = None
     for x in args:
-        if type(x) is np.ndarray and x.dtype.kind in "fc":
-            if found is None:
-                found = x.dtype
-                if found not in _REAL:
-                    return False
-            elif x.dtype != found:
+        if type(x) is np.ndarray:
+            dtype = x.dtype
+            if dtype is found or dtype.kind not in "fc":
+                continue
+            if found is None and dtype in _REAL:
+                found = dtype
+            elif dtype != found:
                 return False
+        elif not isinstance(x, _NO_ARRAYS):
+            return False
     return found is not None
 
 
@@ -164,14 +166,12 @@ def fused(
     def decorate(numpy_form: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(numpy_form)
         def call(*args: Any) -> Any:
-            if _are_of_cpu(args):
-                if compiled is None or _current() is None or not _share_a_real_dtype(args):
-                    return numpy_form(*args)
+            if compiled is not None and _loops_serve(args):
                 return _compiled_form(compiled, numpy_form.__name__)(*args)
-            launcher = launcher_for(*args)
-            if device_form is None or launcher is None:
+            if device_form is None or _are_of_cpu(args):
                 return numpy_form(*args)
-            return device_form(launcher, *args)
+            launcher = launcher_for(*args)
+            return numpy_form(*args) if launcher is None else device_form(launcher, *args)
 
         return call
 
