@@ -17,7 +17,7 @@ from midpg_np import perturbed
 from midpg_np.batch import Batch
 from midpg_np.models import make_model
 from midpg_np.training import by_context
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 from midpg_np.training.evaluate import keep_freed_memory, rows_per_batch
 from midpg_np.tree import tree_astype, tree_to_device
 
@@ -43,7 +43,7 @@ def main() -> None:
     )
     print(" largest difference |\n|---|---:|---:|---:|---:|---:|---:|---:|")
     keep_freed_memory()
-    with one_blas_thread():
+    with blas_threads(1):
         for variant, divisor in VARIANTS:
             for n_contexts in CONTEXTS:
                 show(options, variant, divisor, n_contexts)

@@ -29,7 +29,7 @@ from midpg_np.checks.catalogue import Sizes
 from midpg_np.checks.numeric import central_differences, complex_steps
 from midpg_np.experiments.full_size_models import FULL_SIZE_CASES
 from midpg_np.experiments.small_models import MODEL_CASES
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 from midpg_np.tree import tree_flatten
 
 COMMAND = "from midpg_np.cli import main; main()"
@@ -159,7 +159,7 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, NumPy {np.__version__}, one BLAS thread")
     if options.only in (None, "catalogue"):
         catalogue()
-    with one_blas_thread():
+    with blas_threads(1):
         if options.only in (None, "directions"):
             directions(options.rows, options.vocab, options.times)
         if options.only in (None, "witnesses"):

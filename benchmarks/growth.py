@@ -21,7 +21,7 @@ from frameworks.ours import OurStep
 from roofline import gigaflop
 
 from midpg_np.models import MODELS
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 
 BATCHES = (128, 256, 512, 1024, 2048, 4096, 8192)
 SCENARIOS = (2, 10, 50, 200)
@@ -123,5 +123,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_blas_thread():
+    with blas_threads(1):
         main()

@@ -16,7 +16,7 @@ from frameworks.ours import OurStep
 
 from midpg_np.batch import Batch
 from midpg_np.models import MODELS, make_model
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 from midpg_np.training.evaluate import serving
 
 SIZES = {"vocab_sizes": (1000,) * 16, "n_aware": 2, "n_scenarios": 10}
@@ -93,5 +93,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_blas_thread():
+    with blas_threads(1):
         main()

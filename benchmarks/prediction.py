@@ -20,7 +20,7 @@ from turns import Proofs, time_case
 
 from midpg_np.data.batches import Dataset
 from midpg_np.models import MODELS
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 from midpg_np.training.evaluate import predict_logits
 from midpg_np.tree import tree_astype
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a small model, to try the command")
     args = parser.parse_args()
     sizes = TINY if args.tiny else SIZES
-    with one_blas_thread():
+    with blas_threads(1):
         ours(args, sizes)
     compared(args, sizes)
 

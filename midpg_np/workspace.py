@@ -108,8 +108,8 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 def _references_when_idle() -> int:
     block = _aligned((1,), np.uint8)
-    for memory, _ in [(block.base, block)]:  # as ``empty`` does
-        return getrefcount(memory)
+    blocks = [(block.base, block)]
+    return next(getrefcount(memory) for memory, block in blocks)  # as ``empty`` counts
 
 
 # References to the memory under a block of which nobody holds a view; a view of a view refers to

@@ -51,9 +51,7 @@ class Candidate:
     def environment(self, threads: int) -> dict[str, str]:
         """Environment of its process; read when the libraries are loaded, so set before that."""
         n = str(threads)
-        # Our own threads each run BLAS on one.
-        blas = "1" if self.framework == "ours" else n
-        environment = {"OPENBLAS_NUM_THREADS": blas, "OMP_NUM_THREADS": n, "MKL_NUM_THREADS": n}
+        environment = {"OPENBLAS_NUM_THREADS": n, "OMP_NUM_THREADS": n, "MKL_NUM_THREADS": n}
         if self.framework == "jax":
             environment["JAX_PLATFORMS"] = ""
             environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"

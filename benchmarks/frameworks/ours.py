@@ -12,6 +12,7 @@ from midpg_np.batch import Batch
 from midpg_np.kernels import compiled_loops
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.training.blas import blas_threads
 from midpg_np.training.captured import CapturedStep
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.flat_params import flat_views
@@ -53,7 +54,7 @@ class OurStep:
     device : str
         "cpu" or "cuda".
     n_threads : int
-        Tiles of the batch worked on at a time, for models that can.
+        Tiles of the batch worked on at a time, for models that can; threads of BLAS for others.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class OurStep:
             self.params = flat_views(tree_to_device(tree_astype(params, dtype), device), buffers)
             self.adam = TrainConfig(device=device).adam
             self.state = self.adam.init(self.params, buffers)
-        rows = min(rows_per_tile(model), 512 // n_threads)
-        self.tiles = Tiles(rows, n_threads) if device == "cpu" else None
+        self.blas = blas_threads(1 if hasattr(model, "network") else n_threads)  # as fit does
+        self.tiles: Tiles | None = None
         self.captured: CapturedStep | None = None
         if getattr(model, "has_fixed_work", False) and self.adam.can_be_captured(self.state):
             self.captured = CapturedStep(self._whole_step, self._count)
@@ -86,6 +87,9 @@ class OurStep:
         typed = {n: x.astype(self.dtype) if x.dtype.kind == "f" else x for n, x in draws.items()}
         arrays = named_arrays(host, typed)
         layout, n_bytes = layout_of(arrays)
+        if self.device == "cpu":
+            rows = min(rows_per_tile(self.model), -(-batch.n_rows // self.n_threads))
+            self.tiles = Tiles(rows, self.n_threads)
         memory = np.zeros(n_bytes, np.uint8)
         pack(arrays, layout, memory)
         with self.stream:

@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Hold BLAS to one thread: faster at these sizes, and the same bits on any number of cores.
+def blas_threads(n_threads: int) -> AbstractContextManager[Any]:
+    """Hold BLAS to so many threads.
 
-    The matrices of a step are too small to share; idle workers that spin make a step several
-    times slower as soon as anything else runs.  (threadpoolctl comes with scikit-learn.)
+    With one the bits of a result do not depend on the number of cores, and nothing spins: idle
+    workers of BLAS make everything else several times slower.  (threadpoolctl comes with
+    scikit-learn.)
     """
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(limits=1, user_api="blas")
+    return threadpool_limits(limits=n_threads, user_api="blas")

@@ -47,7 +47,8 @@ class TrainConfig:
         Rows that go through the network at a time, for models that can (``training.tiles``); None:
         512, or fewer where a row's core is large.
     threads : int
-        Tiles worked on at the same time on a CPU; changes no bit of the result.
+        On a CPU.  DPG and MI-DPG: tiles worked on at the same time, which changes no bit of the
+        result.  The others: threads of BLAS, equal to rounding.
     kernels : str
         On a CPU.  "compiled": loops compiled by Numba.  "numpy": NumPy's operations, equal to
         rounding.  "auto": compiled where Numba is installed, from 8,192 training rows on.

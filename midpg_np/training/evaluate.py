@@ -12,7 +12,7 @@ from midpg_np.batch import Batch
 from midpg_np.data.batches import Dataset
 from midpg_np.data.errors import RowError
 from midpg_np.kernels import loops_around
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 from midpg_np.training.by_context import is_by_context, logits_in_batches, logits_in_blocks
 from midpg_np.training.metrics import Metrics, evaluate_logits
 from midpg_np.tree import Tree, tree_to_device
@@ -76,7 +76,7 @@ def logits_of(
         batch_size = _FEWEST_ROWS if few else rows_per_batch(model, params, device)
     keep_freed_memory()
     predict = logits_in_blocks if is_by_context(model) else logits_in_batches
-    with one_blas_thread(), loops_around(len(dataset)):
+    with blas_threads(1), loops_around(len(dataset)):
         return predict(model, params, dataset.batch(), batch_size, device)
 
 

@@ -24,7 +24,7 @@ from midpg_np.data.reading import read_chunks
 from midpg_np.kernels import ROWS_FOR_LOOPS, compiled_loops
 from midpg_np.ops import sigmoid
 from midpg_np.training import by_context
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 from midpg_np.training.checkpoint import LoadedModel
 from midpg_np.training.evaluate import logits_of, rows_per_batch, serving
 
@@ -107,7 +107,7 @@ def stream_probabilities(
         n_threads = 1 if device == "cuda" else cpu_count()
     unknown: Counter[str] = Counter()
     n_rows = 0
-    with one_blas_thread():
+    with blas_threads(1):
         for piece in in_order(predicted, _numbered(pieces), n_threads):
             unknown.update(piece.unknown_counts)
             n_rows += len(piece.probability)

@@ -45,7 +45,7 @@ class Tiles:
     rows : int
         Rows per tile.
     threads : int
-        Tiles worked on at the same time; hold BLAS to one thread each (``one_blas_thread``).
+        Tiles worked on at the same time; hold BLAS to one thread each (``blas_threads``).
     """
 
     def __init__(self, rows: int = 512, threads: int = 1) -> None:

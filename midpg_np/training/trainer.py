@@ -21,7 +21,7 @@ from midpg_np.data.batches import Dataset, iterate_batches
 from midpg_np.kernels import compiled_loops
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models.protocol import Draws
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 from midpg_np.training.captured import CapturedStep
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import evaluate
@@ -130,7 +130,8 @@ class Trainer:
         self.started = time.perf_counter() - state.seconds
         # An overflow is reported once, with its place, and not by NumPy's warnings.
         silence = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with one_blas_thread(), loops, silence:
+        has_tiles = hasattr(self.model, "network")  # they share the threads out
+        with blas_threads(1 if has_tiles else config.threads), loops, silence:
             while not self._stopped_by(state):
                 self._epoch(state, identity)
         return self._result(state)

@@ -14,7 +14,7 @@ from midpg_np.data import Encoder, Schema, UnknownCategoryWarning, read_table
 from midpg_np.models import make_model
 from midpg_np.ops import sigmoid
 from midpg_np.training import by_context, evaluate, streaming
-from midpg_np.training.blas import one_blas_thread
+from midpg_np.training.blas import blas_threads
 from midpg_np.training.checkpoint import LoadedModel
 from midpg_np.training.evaluate import predict_logits, rows_per_batch
 from midpg_np.training.streaming import in_order, stream_probabilities
@@ -63,7 +63,7 @@ def write(tmp_path, frame, suffix="csv"):
 def test_pieces_and_threads_do_not_change_a_bit(loaded, tmp_path, suffix, chunk_rows, n_threads):
     path = write(tmp_path, make_rows().drop("bought"), suffix)
     rows = loaded.encoder.transform(read_table(path), require_label=False)
-    with one_blas_thread():
+    with blas_threads(1):
         logits = predict_logits(loaded.model, loaded.params, rows, batch_size=16)
     pieces = list(stream_probabilities(loaded, path, chunk_rows=chunk_rows, n_threads=n_threads))
     n_pieces = -(-N_ROWS // (-(-chunk_rows // 16) * 16))
@@ -84,7 +84,7 @@ def test_blocks_of_contexts_do_not_change_a_bit_either(
     loaded = loaded._replace(model=by_context_only, params=tree_astype(params, np.float32))
     path = write(tmp_path, make_rows().drop("bought"))
     rows = loaded.encoder.transform(read_table(path), require_label=False)
-    with one_blas_thread():
+    with blas_threads(1):
         logits = predict_logits(loaded.model, loaded.params, rows, batch_size=16)
     pieces = list(stream_probabilities(loaded, path, chunk_rows=chunk_rows, n_threads=n_threads))
     assert len(pieces) == -(-N_ROWS // (-(-chunk_rows // 208) * 208))
