@@ -13,8 +13,10 @@ from midpg_np.kernels import compiled_loops
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.blas import blas_threads
+from midpg_np.training.by_context import logits_in_batches
 from midpg_np.training.captured import CapturedStep
 from midpg_np.training.config import TrainConfig
+from midpg_np.training.evaluate import rows_per_batch
 from midpg_np.training.flat_params import flat_views
 from midpg_np.training.packed import (
     Layout,
@@ -76,6 +78,7 @@ class OurStep:
             self.state = self.adam.init(self.params, buffers)
         self.blas = blas_threads(1 if hasattr(model, "network") else n_threads)  # as fit does
         self.tiles: Tiles | None = None
+        self.rows_predicted: int | None = None  # at a time, as predict_logits chooses them
         self.captured: CapturedStep | None = None
         if getattr(model, "has_fixed_work", False) and self.adam.can_be_captured(self.state):
             self.captured = CapturedStep(self._whole_step, self._count)
@@ -137,7 +140,12 @@ class OurStep:
         with self.stream, self.loops:
             if hasattr(model, "serving_form"):
                 model, params = model.serving_form(params)
-            return to_numpy(model.forward(params, staged.inputs[0])[0].logit)
+            batch = staged.inputs[0]
+            if self.device != "cpu":
+                return to_numpy(model.forward(params, batch)[0].logit)
+            if self.rows_predicted is None:
+                self.rows_predicted = rows_per_batch(model, params)
+            return logits_in_batches(model, params, batch, self.rows_predicted, "cpu")
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return all parameters by path."""
