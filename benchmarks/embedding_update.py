@@ -24,12 +24,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from midpg_np.batch import Batch
+from midpg_np.kernels import compiled_loops
 from midpg_np.layers.embedding import Embedding
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models import make_model
 from midpg_np.training.flat_params import flat_views
 from midpg_np.training.optim import Adam, AdamState
 from midpg_np.training.step import rows_read, training_step
+from midpg_np.training.tiles import Tiles
 from midpg_np.tree import Tree, tree_astype
 
 N_BATCH, N_FIELDS, WIDTH, SMALLEST = 512, 8, 16, 10_000
@@ -122,13 +124,16 @@ def whole_step(n_rows: int) -> Steps:
     scenario = np.minimum(rng.geometric(0.3, N_BATCH) - 1, 9)
     label = (rng.random(N_BATCH) < 0.1).astype(np.float32)
     offsets = np.asarray(model.embedding.offsets)
+    loops, tiles = compiled_loops(), Tiles()  # as fit does
 
     def step(ids: np.ndarray) -> None:
         batch = Batch(ids - offsets, scenario, label)
         draws = model.draw(rng, batch)
-        adam.prepare(params, state, rows_read(model, batch))
-        result = training_step(model, CROSS_ENTROPIES["full"], params, batch, draws)
-        adam.update(params, result.grads, state)
+        with loops:
+            adam.prepare(params, state, rows_read(model, batch))
+            loss = CROSS_ENTROPIES["full"]
+            result = training_step(model, loss, params, batch, draws, tiles=tiles)
+            adam.update(params, result.grads, state)
 
     return step
 
