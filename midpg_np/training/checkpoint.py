@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,12 +52,17 @@ def write_file(
     from safetensors.numpy import save_file
 
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    # A folder, since safetensors keeps an unfinished file under a name of its own: whatever a kill
+    # leaves there goes with the next file that is written.
+    folder = path.with_name(f".{path.name}.tmp")
+    temporary = folder / path.name
     # One entry only: safetensors writes several in random order, and equal models should be
     # equal files.
     content = {"format": format_name, "version": VERSION, "content": dict(meta)}
     header = {HEADER: json.dumps(content)}
     try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         # safetensors reads the memory as it lies: a transposed view would be stored wrongly.
         temporary.write_bytes(b"")
         mode = temporary.stat().st_mode  # as the user's umask has it; safetensors would hide it
@@ -66,10 +72,11 @@ def write_file(
         os.replace(temporary, path)
         _flush_to_disk(path.parent)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(
             f"{path}: could not be written ({error}); what was saved there before is intact."
         ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush_to_disk(path: Path) -> None:

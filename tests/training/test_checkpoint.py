@@ -209,3 +209,13 @@ def test_kill_9_while_saving_leaves_a_whole_file(tmp_path):
         process.wait()
         arrays, meta = read_file(path, "test")
         assert all((array == meta["i"]).all() for array in arrays.values())
+    write_file(path, "test", {}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_a_kill_left_goes_with_the_next_save(tmp_path):
+    left = tmp_path / ".x.tmp" / ".tmp4Fq2"
+    left.parent.mkdir()
+    left.write_bytes(b"half a file")
+    write_file(tmp_path / "x", "test", {}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
