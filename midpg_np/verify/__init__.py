@@ -1,0 +1,1 @@
+"""Verification of other implementations: cases, comparison, mistakes, diagnosis, adapters."""

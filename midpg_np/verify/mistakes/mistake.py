@@ -1,0 +1,172 @@
+"""What a mistake is: an exchange of single rules in a model's written-out step, with its story."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from midpg_np.verify.longhand import Calculation, Rule, Step
+
+# How a mistake shows (equations.md 14).
+VALUE, GRADIENT, SERVING, STATE = "value", "gradient", "serving", "state"
+
+
+@dataclass(frozen=True)
+class Change:
+    """An exchange of the steps whose output matches a pattern.
+
+    Parameters
+    ----------
+    at : str
+        Pattern of the outputs, as in file names: "layer_*.Q".
+    make : callable
+        ``make(step, model) -> step``, the wrong one.
+    adjoint_of : tuple of int
+        Positions of the inputs whose adjoints are wrong; () if the value itself is.
+    in_training, in_serving : bool
+        Where the wrong step is used.
+    """
+
+    at: str
+    make: Callable[[Step, Any], Step]
+    adjoint_of: tuple[int, ...] = ()
+    in_training: bool = True
+    in_serving: bool = True
+
+    def matches(self, step: Step) -> bool:
+        """Whether a step is exchanged."""
+        return fnmatchcase(step.output, self.at)
+
+    def own_names(self, step: Step) -> list[str]:
+        """Return the quantities that are wrong though all that they are computed from is right."""
+        if not self.in_training:
+            return ["serving.logit"]
+        return [f"d.{step.inputs[i]}" for i in self.adjoint_of] or [step.output]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A classic error in a model, its executable form, and what to say about it.
+
+    Parameters
+    ----------
+    name : str
+        A short phrase that names what was done.
+    models : tuple of str
+        Models in ``MODELS`` that can have it.
+    equation : str
+        Number of the equation in docs/equations.md.
+    wrong, right : str
+        The formula as it is done and as it should be.
+    shows : str
+        "value", "gradient" (with right values), "serving" (prediction only) or "state" (what is
+        kept after a step).
+    fix : str
+        What to change, in a sentence.
+    changes : tuple of Change
+        The executable form.
+    update : callable, optional
+        ``update(name, param, gradient) -> param`` in place of the optimiser's step.
+    moves : str
+        Pattern of the parameters that ``update`` treats wrongly.
+    options : mapping
+        Options of the model beside its defaults under which the mistake shows.
+    n_rows : int, optional
+        Rows that a batch must have for it to show.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    equation: str
+    wrong: str
+    right: str
+    shows: str
+    fix: str
+    changes: tuple[Change, ...] = ()
+    update: Callable[[str, Any, Any], Any] | None = None
+    moves: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    n_rows: int | None = None
+
+    def applied(self, calculation: Calculation, model: Any, *, training: bool) -> Calculation:
+        """Return the calculation with the mistake in it; it may have no place there."""
+        steps = list(calculation.steps)
+        for change in self.changes:
+            if change.in_training if training else change.in_serving:
+                steps = [change.make(s, model) if change.matches(s) else s for s in steps]
+        return replace(calculation, steps=tuple(steps))
+
+    def own_names(self, calculation: Calculation) -> set[str]:
+        """Return the names that the mistake makes wrong by itself, not through others."""
+        names = {
+            name
+            for change in self.changes
+            for step in calculation.steps
+            if change.matches(step)
+            for name in change.own_names(step)
+        }
+        if self.update is not None:
+            names |= {f"next.{n}" for n in calculation.given if fnmatchcase(n, self.moves)}
+        return names
+
+
+def value(at: str, rule: Rule | Callable[[Step, Any], Rule], **where: bool) -> Change:
+    """Another operation on the same inputs, differentiated rightly.
+
+    Parameters
+    ----------
+    at : str
+        Pattern of the outputs.
+    rule : Rule or callable
+        The wrong rule, or ``rule(step, model)`` that makes it.
+    where : bool
+        ``in_training``, ``in_serving``.
+    """
+
+    def make(step: Step, model: Any) -> Step:
+        wrong = rule if isinstance(rule, Rule) else rule(step, model)
+        return replace(step, rule=wrong)
+
+    return Change(at, make, **where)
+
+
+def reading(
+    at: str, inputs: Callable[[Step, Any], tuple[str, ...]], rule: Rule | None = None, **where: bool
+) -> Change:
+    """The same operation, or another, on other inputs: ``inputs(step, model) -> names``."""
+
+    def make(step: Step, model: Any) -> Step:
+        return replace(step, inputs=inputs(step, model), rule=rule or step.rule)
+
+    return Change(at, make, **where)
+
+
+def adjoint(at: str, wrong: Callable[..., Any], of: int = 0) -> Change:
+    """Another adjoint of one input; the value is right.
+
+    Parameters
+    ----------
+    at : str
+        Pattern of the outputs.
+    wrong : callable
+        ``wrong(right, dy, y, *inputs)``, in place of ``right``, the right adjoint.
+    of : int
+        Position of the input.
+    """
+
+    def make(step: Step, _: Any) -> Step:
+        def backward(dy: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
+            parts = list(step.rule.backward(dy, y, *inputs))
+            parts[of] = wrong(parts[of], dy, y, *inputs)
+            return tuple(parts)
+
+        return replace(step, rule=replace(step.rule, backward=backward))
+
+    return Change(at, make, (of,))
+
+
+def dropped(at: str, of: int = 0) -> Change:
+    """Nothing is sent back to one input, as behind a ``detach`` that nobody asked for."""
+    return adjoint(at, lambda right, *_: None, of)

@@ -1,0 +1,62 @@
+"""One training step from given numbers: every value, adjoint, moved parameter, and the prediction.
+
+Names in a step's outcome: a quantity has its own name ("layer_1.A"), its adjoint is "d.layer_1.A",
+what a parameter or a moving average is after the step is "next.layer_1.W", and what a prediction
+from the parameters before the step gives is "serving.logit".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from midpg_np.verify.longhand import Calculation, write_out
+from midpg_np.verify.longhand.adam import adam_step
+from midpg_np.verify.mistakes.mistake import Mistake
+
+ADJOINT, NEXT, SERVING = "d.", "next.", "serving."
+INPUTS = ("codes", "scenario", "label", "partner")
+
+
+def calculations(model: Any, mistakes: Sequence[Mistake] = ()) -> tuple[Calculation, Calculation]:
+    """Return the steps of training and of a prediction, with mistakes built in."""
+    training, serving = write_out(model), write_out(model, training=False)
+    for mistake in mistakes:
+        training = mistake.applied(training, model, training=True)
+        serving = mistake.applied(serving, model, training=False)
+    return training, serving
+
+
+def outcome(
+    model: Any, given: Mapping[str, np.ndarray], mistakes: Sequence[Mistake] = ()
+) -> dict[str, np.ndarray]:
+    """Return all named quantities of one step: given ones first, then in order of computation.
+
+    Parameters
+    ----------
+    model
+        A model of ``MODELS``.
+    given : mapping
+        Inputs ("codes", "scenario", "label", "partner"), parameters and moving averages by path.
+    mistakes : sequence of Mistake
+        What to do wrong.
+    """
+    training, serving = calculations(model, mistakes)
+    found = training.run(given)
+    adjoints = training.adjoints(found)
+    found |= {ADJOINT + name: array for name, array in adjoints.items()}
+    for name in given:
+        if name in adjoints:
+            found[NEXT + name] = _moved(name, given[name], adjoints[name], mistakes)
+    found[SERVING + "logit"] = serving.run(given)["logit"]
+    return found
+
+
+def _moved(name: str, param: Any, gradient: Any, mistakes: Sequence[Mistake]) -> np.ndarray:
+    """Return a parameter after the mistakes' idea of an optimiser's step."""
+    for mistake in mistakes:
+        if mistake.update is not None:
+            return mistake.update(name, param, gradient)
+    return adam_step(param, gradient)
