@@ -73,7 +73,7 @@ class Calculation:
     target : str
         The scalar that is differentiated.
     constants : frozenset of str
-        Given quantities that have no gradient though they are real numbers: labels, moving averages.
+        Given real quantities that have no gradient: labels, moving averages.
     """
 
     steps: tuple[Step, ...]

@@ -135,7 +135,7 @@ def value(at: str, rule: Rule | Callable[[Step, Any], Rule], **where: bool) -> C
 def reading(
     at: str, inputs: Callable[[Step, Any], tuple[str, ...]], rule: Rule | None = None, **where: bool
 ) -> Change:
-    """The same operation, or another, on other inputs: ``inputs(step, model) -> names``."""
+    """Read other inputs, ``inputs(step, model) -> names``, with the same rule or another."""
 
     def make(step: Step, model: Any) -> Step:
         return replace(step, inputs=inputs(step, model), rule=rule or step.rule)

@@ -1,1 +1,3 @@
+"""Mistakes in the mutual-information regulariser (equations.md 3.9)."""
+
 REGULARISER = ()
