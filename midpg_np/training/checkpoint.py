@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,33 +42,49 @@ def write_file(
 ) -> None:
     """Write arrays and JSON-able metadata; a reader sees the old file or the new one, whole.
 
-    The new file is written beside the old one and renamed over it only once the disk has it.
-
     Raises
     ------
     OSError
         If the disk is full or the folder cannot be written; the old file is intact.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import save_file
+
+    # One entry only: safetensors writes several in random order, and equal models should be
+    # equal files.
+    header = {HEADER: header_text(format_name, meta)}
+    with replacing(path) as temporary:
+        # safetensors reads the memory as it lies: a transposed view would be stored wrongly.
+        temporary.write_bytes(b"")
+        mode = temporary.stat().st_mode  # as the user's umask has it; safetensors would hide it
+        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary, header)
+        temporary.chmod(mode)
+
+
+def header_text(format_name: str, meta: Mapping[str, Any]) -> str:
+    """Return the JSON text that says what a file holds; ``parse_header`` reads it."""
+    return json.dumps({"format": format_name, "version": VERSION, "content": dict(meta)})
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a place for a new file, which replaces the old one once the disk has it whole.
+
+    Raises
+    ------
+    OSError
+        If the new file could not be written; the old one is intact.
+    """
+    from safetensors import SafetensorError
 
     path = Path(path)
     # A folder, since safetensors keeps an unfinished file under a name of its own: whatever a kill
     # leaves there goes with the next file that is written.
     folder = path.with_name(f".{path.name}.tmp")
     temporary = folder / path.name
-    # One entry only: safetensors writes several in random order, and equal models should be
-    # equal files.
-    content = {"format": format_name, "version": VERSION, "content": dict(meta)}
-    header = {HEADER: json.dumps(content)}
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        # safetensors reads the memory as it lies: a transposed view would be stored wrongly.
-        temporary.write_bytes(b"")
-        mode = temporary.stat().st_mode  # as the user's umask has it; safetensors would hide it
-        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, temporary, header)
-        temporary.chmod(mode)
+        yield temporary
         _flush_to_disk(temporary)
         os.replace(temporary, path)
         _flush_to_disk(path.parent)
@@ -108,7 +125,7 @@ def read_file(path: str | Path, format_name: str) -> tuple[dict[str, np.ndarray]
         raise ValueError(f"{path}: found a folder; {expected}.")
     try:
         with safe_open(path, framework="np") as file:
-            meta = _parse_header(path, file.metadata() or {}, expected, format_name)
+            meta = parse_header(path, file.metadata() or {}, expected, format_name)
             arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}
     except SafetensorError as error:
         size = path.stat().st_size
@@ -119,9 +136,10 @@ def read_file(path: str | Path, format_name: str) -> tuple[dict[str, np.ndarray]
     return arrays, meta
 
 
-def _parse_header(
+def parse_header(
     path: Path, header: Mapping[str, str], expected: str, format_name: str
 ) -> dict[str, Any]:
+    """Return what ``header_text`` was given, or raise ValueError saying what was found instead."""
     if HEADER not in header:
         raise ValueError(f"{path}: found a safetensors file of another origin; {expected}.")
     try:

@@ -7,7 +7,7 @@ from the parameters before the step gives is "serving.logit".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,15 +43,26 @@ def outcome(
     mistakes : sequence of Mistake
         What to do wrong.
     """
+    return {
+        name: array for part in outcomes(model, given, mistakes) for name, array in part.items()
+    }
+
+
+def outcomes(
+    model: Any, given: Mapping[str, np.ndarray], mistakes: Sequence[Mistake] = ()
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the parts of an outcome in turn: values, adjoints, next values, the prediction."""
     training, serving = calculations(model, mistakes)
-    found = training.run(given)
-    adjoints = training.adjoints(found)
-    found |= {ADJOINT + name: array for name, array in adjoints.items()}
-    for name in given:
-        if name in adjoints:
-            found[NEXT + name] = _moved(name, given[name], adjoints[name], mistakes)
-    found[SERVING + "logit"] = serving.run(given)["logit"]
-    return found
+    values = training.run(given)
+    yield values
+    adjoints = training.adjoints(values)
+    yield {ADJOINT + name: array for name, array in adjoints.items()}
+    yield {
+        NEXT + name: _moved(name, given[name], adjoints[name], mistakes)
+        for name in given
+        if name in adjoints
+    }
+    yield {SERVING + "logit": serving.run(given)["logit"]}
 
 
 def _moved(name: str, param: Any, gradient: Any, mistakes: Sequence[Mistake]) -> np.ndarray:

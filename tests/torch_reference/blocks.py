@@ -25,21 +25,45 @@ ACTIVATIONS = {
 }
 
 
-def lookup(table: Tensor, codes: Tensor, vocab_sizes: tuple[int, ...]) -> Tensor:
+def lookup(
+    table: Tensor, codes: Tensor, vocab_sizes: tuple[int, ...], trace: Params | None = None
+) -> Tensor:
     """E_{i,f} = T_f[x_{i,f}], fields side by side (2.1); ``table`` holds T_0, T_1, ... in turn."""
     tables = torch.split(table, list(vocab_sizes))
-    return torch.cat([T[codes[:, f]] for f, T in enumerate(tables)], dim=1)
+    X = torch.cat([T[codes[:, f]] for f, T in enumerate(tables)], dim=1)
+    if trace is not None:
+        trace |= {"rows": table_rows(codes, vocab_sizes), "X": X}
+    return X
 
 
-def mlp(params: Params, x: Tensor, activation: str = "relu", trace: Params | None = None) -> Tensor:
-    """Affine maps with an activation between them and none after the last (2.2)."""
+def table_rows(codes: Tensor, vocab_sizes: tuple[int, ...]) -> Tensor:
+    """Rows (B, F) of the tables, one below the other, that the codes name."""
+    return codes + torch.tensor([sum(vocab_sizes[:f]) for f in range(len(vocab_sizes))])
+
+
+def stop(x: Tensor) -> Tensor:
+    """sg(x): a leaf of its own, so that what arrives at it can be read off."""
+    return x.detach().requires_grad_()
+
+
+def mlp(
+    params: Params,
+    x: Tensor,
+    activation: str = "relu",
+    trace: Params | None = None,
+    prefix: str = "",
+) -> Tensor:
+    """Affine maps with an activation between them and none after the last (2.2).
+
+    ``trace`` receives ``prefix.A_1``, ``prefix.H_1``, ..., and ``prefix.output``.
+    """
+    trace = {} if trace is None else trace
     n_layers = len(params)
     for i in range(1, n_layers + 1):
         x = x @ params[f"layer_{i}"]["W"] + params[f"layer_{i}"]["b"]
-        if trace is not None:
-            trace[f"layer_{i}.A"] = x
+        trace[f"{prefix}.A_{i}" if i < n_layers else f"{prefix}.output"] = x
         if i < n_layers:
-            x = ACTIVATIONS[activation](x)
+            x = trace[f"{prefix}.H_{i}"] = ACTIVATIONS[activation](x)
     return x
 
 
@@ -115,3 +139,8 @@ def cross_entropy(z: Tensor, y: Tensor, kind: str) -> Tensor:
     if kind == "positive_only":
         return -(y * functional.logsigmoid(z)).mean()
     return functional.binary_cross_entropy_with_logits(z, y)
+
+
+def joint_loss(ce: Tensor, auxiliary: Params, weights: dict[str, float]) -> Tensor:
+    """L = L_ce + the auxiliary terms, each by its weight (3.3, equation (8))."""
+    return ce + sum(weights[name] * term for name, term in auxiliary.items())

@@ -1,4 +1,8 @@
-"""OptMSM (the reconstruction) in PyTorch, from equations.md section 10: row by row, map by map."""
+"""OptMSM (the reconstruction) in PyTorch, from equations.md section 10: row by row, map by map.
+
+``trace`` receives every quantity of the definition under its name, and what other ways to compute
+it build: weights of the scenarios present, or what each row of Omega makes of a layer's input.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +12,56 @@ import torch
 from torch import Tensor
 from torch_reference.blocks import ACTIVATIONS, Params, lookup
 
+TOWER = ("W_1", "b_1", "W_2", "b_2")
+
 
 def forward(
     params: Params, batch: Any, options: Any, trace: Params, *, training: bool
 ) -> tuple[Tensor, Params]:
     """Return the logits (B,), and in training the orthogonality loss."""
-    act = ACTIVATIONS[options.activation]
     d_aw = options.n_aware * options.dim_embedding
     X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes)
     E_sp, E_sh = X[:, :d_aw], X[:, d_aw:]
     A_c = E_sp @ params["encoder"]["W"] + params["encoder"]["b"]
-    c = act(A_c)
-    shared = params["shared"]
-    g = [E_sh @ shared["A"][k] + shared["a"][k] for k in range(options.n_scenarios)]
-    G = torch.stack(g, dim=1)
-    w = weights_of_the_set(shared, c, batch.scenario, options, trace)
-    m = sum(w[:, k, None] * g[k] for k in range(options.n_scenarios))
-    rho = torch.cat([c, m], dim=1)
-    trace |= {"X": X, "E_sp": E_sp, "E_sh": E_sh, "A_c": A_c, "c": c, "G": G, "rho": rho}
-    thetas = generated(params, E_sp, batch.scenario, options, trace)
-    rows = [tower(thetas[b], rho[b], options, act) for b in range(len(rho))]
-    trace |= {"a": torch.stack([row[0] for row in rows])}
-    trace |= {"H_1": torch.stack([row[1] for row in rows])}
+    c = ACTIVATIONS[options.activation](A_c)
+    G = set_of_embeddings(E_sh, params["shared"]["A"], params["shared"]["a"])
+    w = weights_of_the_set(params["shared"], c, batch.scenario, options, trace)
+    m = mixed(w, G)
+    rho = joined(c, m)
+    trace |= {"X": X, "E_sp": E_sp, "E_sh": E_sh, "A_c": A_c, "c": c, "G": G, "w": w, "m": m}
+    trace["rho"] = rho
+    auxiliary = {}
+    if training and options.orth_weight != 0.0:
+        auxiliary["orthogonality"] = orthogonality(G, options, trace)
+    thetas = thetas_of_rows(params, E_sp, batch.scenario, options, trace)
+    out = tower(thetas, rho, options, trace)
     if options.hyper_input == "aware":
-        trace |= basis_towers(params["hypernetwork"], rho, trace["H_1"], options)
-    logit = torch.stack([row[2] for row in rows])
-    has_loss = training and options.orth_weight != 0.0
-    return logit, {"orthogonality": orthogonality(G, options, trace)} if has_loss else {}
+        trace |= basis_towers(params["hypernetwork"], rho, trace["tower.H"], options)
+    trace["logit"] = logits(out, batch.scenario)
+    return trace["logit"], auxiliary
 
 
 def weights(options: Any) -> dict[str, float]:
     """Weight mu of the auxiliary term."""
     return {"orthogonality": options.orth_weight}
+
+
+def joined(c: Tensor, m: Tensor) -> Tensor:
+    """Input of the tower."""
+    return torch.cat([c, m], dim=1)
+
+
+def logits(out: Tensor, scenario: Tensor) -> Tensor:
+    """(B, 1) -> (B,), in the order of the batch as everything here."""
+    return out[:, 0]
+
+
+# --- shared set and its mixture -------------------------------------------------------------------
+
+
+def set_of_embeddings(E_sh: Tensor, A: Tensor, a: Tensor) -> Tensor:
+    """G (B, D, q): the maps one after the other."""
+    return torch.stack([E_sh @ A[k] + a[k] for k in range(len(A))], dim=1)
 
 
 def weights_of_the_set(
@@ -48,24 +70,86 @@ def weights_of_the_set(
     """w (B, D): softmax of the attention logits, or one-hot of the scenario."""
     if options.combine == "select":
         return torch.nn.functional.one_hot(scenario, options.n_scenarios).to(c.dtype)
-    alpha = c @ shared["attention"]["W"] + shared["attention"]["b"]
-    trace["w"] = torch.exp(alpha) / torch.exp(alpha).sum(dim=1, keepdim=True)
-    return trace["w"]
+    trace["alpha"] = attention(c, shared["attention"]["W"], shared["attention"]["b"])
+    return softmax(trace["alpha"])
 
 
-def cut(theta: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """W_1, b_1, w_2, b_2: where each stands in theta (10.1)."""
-    i, h = options.dim_specific + options.dim_shared, options.tower_hidden
-    W_1 = torch.stack([theta[row * h : (row + 1) * h] for row in range(i)])
-    rest = theta[i * h :]
-    return W_1, rest[:h], rest[h : 2 * h], rest[2 * h]
+def attention(c: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """alpha (B, D)."""
+    return c @ W + b
 
 
-def omega(hyper: Params, options: Any) -> Tensor:
-    """Omega (d_z, n_theta), as a product with "low_rank"."""
-    if options.hyper == "low_rank":
-        return hyper["Omega_in"] @ hyper["Omega_out"]
-    return hyper["Omega"]
+def softmax(alpha: Tensor) -> Tensor:
+    """The definition; the logits of the tests are small."""
+    return torch.exp(alpha) / torch.exp(alpha).sum(dim=1, keepdim=True)
+
+
+def mixed(w: Tensor, G: Tensor) -> Tensor:
+    """m = sum_k w_k g_k."""
+    return sum(w[:, k, None] * G[:, k] for k in range(G.shape[1]))
+
+
+# --- orthogonality loss ---------------------------------------------------------------------------
+
+
+def orthogonality(G: Tensor, options: Any, trace: Params) -> Tensor:
+    """Mean over rows and ordered pairs j != k of the squared products (10.1)."""
+    G_hat = G
+    if options.orth_on == "cosine":
+        trace["nu"] = length(G, options.eps)
+        G_hat = trace["G_hat"] = normalised(G, trace["nu"])
+    trace["O"] = products_of_pairs(G_hat)
+    trace["orthogonality"] = mean_over_pairs(trace["O"])
+    return trace["orthogonality"]
+
+
+def length(G: Tensor, eps: float) -> Tensor:
+    """nu (B, D, 1)."""
+    return torch.sqrt((G**2).sum(dim=2, keepdim=True) + eps)
+
+
+def normalised(G: Tensor, nu: Tensor) -> Tensor:
+    """Embeddings of length 1, or nearly."""
+    return G / nu
+
+
+def products_of_pairs(G: Tensor) -> Tensor:
+    """O (B, D, D), pair by pair; an embedding is no pair with itself."""
+    n_rows, n, _ = G.shape
+    O = torch.zeros(n_rows, n, n, dtype=G.dtype)  # noqa: E741
+    for j in range(n):
+        for k in range(n):
+            O[:, j, k] = (G[:, j] * G[:, k]).sum(dim=1) * float(j != k)
+    return O
+
+
+def mean_over_pairs(O: Tensor) -> Tensor:  # noqa: E741
+    """Sum of squares over B D (D - 1); without a pair it is 0."""
+    n_rows, n, _ = O.shape
+    return (O**2).sum() / (n_rows * max(n * (n - 1), 1))
+
+
+# --- hypernetwork and tower -----------------------------------------------------------------------
+
+
+def thetas_of_rows(
+    params: Params, E_sp: Tensor, scenario: Tensor, options: Any, trace: Params
+) -> Tensor:
+    """theta (B, n_theta) of each row: that of its scenario, or its own."""
+    hyper, is_own = params["hypernetwork"], options.hyper_input == "aware"
+    start = trace["omega_0"] = omega_0(hyper)
+    u = trace["u"] = coefficients(E_sp if is_own else params["code"]["Z"], hyper, options)
+    theta = trace["theta"] = generated(u, omega(hyper, options), start)
+    if is_own:
+        trace["u, 1"] = torch.cat([u, torch.ones(len(u), 1, dtype=u.dtype)], dim=1)
+        trace["theta_of_rows"] = torch.cat([theta])
+    else:
+        trace["theta_of_rows"] = chosen(theta, scenario)
+        present = torch.unique(scenario)
+        trace |= {"present u": u[present], "present theta": theta[present]}
+        parts = cut(theta[present], options)
+        trace |= {f"present {name}": part for name, part in zip(TOWER, parts, strict=True)}
+    return trace["theta_of_rows"]
 
 
 def omega_0(hyper: Params) -> Tensor:
@@ -75,57 +159,61 @@ def omega_0(hyper: Params) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
-def generated(
-    params: Params, E_sp: Tensor, scenario: Tensor, options: Any, trace: Params
-) -> list[Tensor]:
-    """theta of each row: that of its scenario, or its own."""
-    hyper = params["hypernetwork"]
-    Omega, start = omega(hyper, options), omega_0(hyper)
-    if options.hyper_input == "aware":
-        u = E_sp @ hyper["Omega_in"] if options.hyper == "low_rank" else E_sp
-        trace |= {"u": u, "u, 1": torch.cat([u, torch.ones(len(u), 1, dtype=u.dtype)], dim=1)}
-        return [E_sp[b] @ Omega + start for b in range(len(E_sp))]
-    Z = params["code"]["Z"]
-    theta = {int(d): Z[d] @ Omega + start for d in torch.unique(scenario)}
-    present = torch.stack([theta[d] for d in sorted(theta)])
-    trace["theta"] = present
-    parts = zip(*(cut(row, options) for row in present), strict=True)
-    trace |= {f"part {i}": torch.stack(part) for i, part in enumerate(parts)}
-    if options.hyper == "low_rank":
-        trace["u"] = Z[torch.unique(scenario)] @ hyper["Omega_in"]
-    return [theta[int(d)] for d in scenario]
+def omega(hyper: Params, options: Any) -> Tensor:
+    """The matrix whose rows are towers."""
+    return hyper["Omega_out"] if options.hyper == "low_rank" else hyper["Omega"]
 
 
-def tower(theta: Tensor, rho: Tensor, options: Any, act: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Pre-activation, hidden units and logit of one row."""
-    W_1, b_1, w_2, b_2 = cut(theta, options)
-    a = rho @ W_1 + b_1
-    return a, act(a), act(a) @ w_2 + b_2
+def coefficients(code: Tensor, hyper: Params, options: Any) -> Tensor:
+    """u: the code itself, or reduced to the rank."""
+    return reduced(code, hyper["Omega_in"]) if options.hyper == "low_rank" else torch.cat([code])
 
 
-def basis_towers(hyper: Params, rho: Tensor, H_1: Tensor, options: Any) -> Params:
+def reduced(code: Tensor, Omega_in: Tensor) -> Tensor:
+    """u = Z Omega_in."""
+    return code @ Omega_in
+
+
+def generated(u: Tensor, Omega: Tensor, start: Tensor) -> Tensor:
+    """theta = u Omega + omega_0, code by code."""
+    return torch.stack([row @ Omega + start for row in u])
+
+
+def chosen(theta: Tensor, scenario: Tensor) -> Tensor:
+    """theta of the scenario of each row."""
+    return torch.stack([theta[int(d)] for d in scenario])
+
+
+def cut(theta: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """W_1, b_1, W_2, b_2 of every theta: where each stands in it (10.1)."""
+    i, h = options.dim_specific + options.dim_shared, options.tower_hidden
+    W_1 = torch.stack([theta[:, row * h : (row + 1) * h] for row in range(i)], dim=1)
+    rest = theta[:, i * h :]
+    return W_1, rest[:, :h], rest[:, h : 2 * h, None], rest[:, 2 * h :]
+
+
+def tower(thetas: Tensor, rho: Tensor, options: Any, trace: Params) -> Tensor:
+    """Output (B, 1): every row through the tower of its theta."""
+    W_1, b_1, W_2, b_2 = parts = cut(thetas, options)
+    A = torch.stack([rho[b] @ W_1[b] + b_1[b] for b in range(len(rho))])
+    H = inside_the_tower(A, options)
+    out = torch.stack([H[b] @ W_2[b] + b_2[b] for b in range(len(rho))])
+    trace |= {f"tower.{name}": part for name, part in zip(TOWER, parts, strict=True)}
+    trace |= {"tower.A": A, "tower.H": H, "tower.output": out}
+    return out
+
+
+def inside_the_tower(A: Tensor, options: Any) -> Tensor:
+    """Activation between the two maps of a tower."""
+    return ACTIVATIONS[options.activation](A)
+
+
+def basis_towers(hyper: Params, rho: Tensor, H: Tensor, options: Any) -> Params:
     """What the rows of Omega and omega_0, each taken as a tower, make of each layer's input."""
-    rows = hyper["Omega_out"] if options.hyper == "low_rank" else hyper["Omega"]
-    towers = [cut(row, options) for row in [*rows, omega_0(hyper)]]
-    W_1, b_1, w_2, b_2 = (torch.stack(part) for part in zip(*towers, strict=True))
-    first = [rho @ W_1[r] + b_1[r] for r in range(len(W_1))]
-    second = [H_1 @ w_2[r] + b_2[r] for r in range(len(W_1))]
-    found = {"W_1": W_1, "b_1": b_1, "w_2": w_2, "b_2": b_2}
-    return found | {"T_1": torch.stack(first, dim=1), "T_2": torch.stack(second, dim=1)}
-
-
-def orthogonality(G: Tensor, options: Any, trace: Params) -> Tensor:
-    """Mean over rows and ordered pairs j != k of the squared products (10.1)."""
-    n_rows, n, _ = G.shape
-    G_hat = G
-    if options.orth_on == "cosine":
-        trace["norm"] = torch.sqrt((G**2).sum(dim=2, keepdim=True) + options.eps)
-        G_hat = G / trace["norm"]
-    O = torch.zeros(n_rows, n, n, dtype=G.dtype)  # noqa: E741
-    for j in range(n):
-        for k in range(n):
-            if j != k:
-                O[:, j, k] = (G_hat[:, j] * G_hat[:, k]).sum(dim=1)
-    trace |= {"G_hat": G_hat, "O": O}
-    pairs = n * (n - 1)
-    return (O**2).sum() / (n_rows * pairs) if pairs else 0.0 * G.sum()
+    W_1, b_1, W_2, b_2 = cut(torch.cat([omega(hyper, options), omega_0(hyper)[None]]), options)
+    first = torch.stack([rho @ W_1[r] + b_1[r] for r in range(len(W_1))], dim=1)
+    second = torch.stack([H @ W_2[r] + b_2[r] for r in range(len(W_2))], dim=1)
+    return {f"basis {k}": x for k, x in zip(TOWER, (W_1, b_1, W_2, b_2), strict=True)} | {
+        "basis T_1": first,
+        "basis T_2": second,
+    }

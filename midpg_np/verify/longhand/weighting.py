@@ -12,28 +12,25 @@ from midpg_np.verify.longhand.calculation import Rule
 def repeat(d_m: int, d_n: int, mode: str) -> Rule:
     """S = psi(Q): copy a core (B, d_r, d_c) to the shape (B, d_m, d_n) of W.
 
-    Block: S_ij = Q at (i // f_r, j // f_c).  Tile: S_ij = Q at (i mod d_r, j mod d_c).  Adjoint:
-    the sum over the copies.
+    Block: S_ij = Q at (i // f_r, j // f_c).  Tile: S_ij = Q at (i mod d_r, j mod d_c).  Written as
+    a product with zeros and ones, S = R Q C^T, its adjoint is R^T dS C: the sum over the copies.
     """
 
     def forward(Q: Any) -> Any:
-        _, d_r, d_c = Q.shape
-        rows, cols = source_index(d_m, d_r, mode), source_index(d_n, d_c, mode)
-        return Q[:, rows][:, :, cols]
+        R, C = copies(d_m, Q.shape[1], mode), copies(d_n, Q.shape[2], mode)
+        return R @ Q @ C.T
 
     def backward(dS: Any, _: Any, Q: Any) -> tuple[Any, ...]:
-        _, d_r, d_c = Q.shape
-        rows, cols = source_index(d_m, d_r, mode), source_index(d_n, d_c, mode)
-        dQ = np.zeros_like(Q)
-        np.add.at(dQ, (slice(None), rows[:, None], cols), dS)
-        return (dQ,)
+        R, C = copies(d_m, Q.shape[1], mode), copies(d_n, Q.shape[2], mode)
+        return (R.T @ dS @ C,)
 
     return Rule(forward, backward)
 
 
-def source_index(n: int, d: int, mode: str) -> np.ndarray:
-    """Return the core's index that each of n places of the large matrix copies."""
-    return np.arange(n) // (n // d) if mode == "block" else np.arange(n) % d
+def copies(n: int, d: int, mode: str) -> np.ndarray:
+    """Return the matrix (n, d) with a one where place i of the large axis copies place r."""
+    source = np.arange(n) // (n // d) if mode == "block" else np.arange(n) % d
+    return (source[:, None] == np.arange(d)).astype(np.float32)
 
 
 def _weighted_product(subscripts: str) -> Rule:

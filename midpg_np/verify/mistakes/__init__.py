@@ -6,13 +6,32 @@ tests must reject every entry, and a reader can study them one by one.
 
 from __future__ import annotations
 
+from midpg_np.verify.mistakes.adasparse import ADASPARSE_MISTAKES
+from midpg_np.verify.mistakes.apg import APG_MISTAKES
+from midpg_np.verify.mistakes.by_scenario import BY_SCENARIO
 from midpg_np.verify.mistakes.common import COMMON
 from midpg_np.verify.mistakes.mistake import Change, Mistake
+from midpg_np.verify.mistakes.optmsm import OPTMSM_MISTAKES
+from midpg_np.verify.mistakes.pepnet import PEPNET_MISTAKES
+from midpg_np.verify.mistakes.ple import PLE_MISTAKES
 from midpg_np.verify.mistakes.regulariser import REGULARISER
+from midpg_np.verify.mistakes.star import STAR_MISTAKES
 from midpg_np.verify.mistakes.weighting import WEIGHTING
 
 MISTAKES: dict[str, Mistake] = {
-    mistake.name: mistake for mistake in (*COMMON, *WEIGHTING, *REGULARISER)
+    mistake.name: mistake
+    for mistake in (
+        *COMMON,
+        *WEIGHTING,
+        *REGULARISER,
+        *APG_MISTAKES,
+        *OPTMSM_MISTAKES,
+        *PEPNET_MISTAKES,
+        *ADASPARSE_MISTAKES,
+        *BY_SCENARIO,
+        *PLE_MISTAKES,
+        *STAR_MISTAKES,
+    )
 }
 
 __all__ = ["MISTAKES", "Change", "Mistake", "mistakes_of"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from midpg_np.models import MODELS
 from midpg_np.ops import sigmoid, softplus
-from midpg_np.verify.longhand import Rule
+from midpg_np.verify.longhand import Rule, Step
 from midpg_np.verify.longhand.adam import EPSILON, LEARNING_RATE, adam_step
 from midpg_np.verify.mistakes.mistake import (
     GRADIENT,
@@ -59,8 +59,20 @@ def _twice_through_sigmoid_backward(dy: Any, _: Any, z: Any, y: Any) -> tuple[An
     return dy * (sigmoid(p)[0] - y) / len(z) * p * (1 - p), None
 
 
-def _squeezed(x: Any) -> Any:
-    return x.reshape(x.shape[:1]) if len(x) > 1 else x.reshape(())
+SQUEEZED = Rule(
+    lambda x: x.reshape(x.shape[:1] if len(x) > 1 else ()),
+    lambda dy, _, x: (np.reshape(dy, x.shape),),
+)
+
+
+def _of_one_number(step: Step, _: Any) -> Rule:
+    """Return the loss on a logit that may have lost its axis."""
+
+    def backward(dy: Any, loss: Any, z: Any, y: Any) -> tuple[Any, ...]:
+        dz, _ = step.rule.backward(dy, loss, np.reshape(z, y.shape), y)
+        return np.reshape(dz, np.shape(z)), None
+
+    return Rule(lambda z, y: step.rule.forward(np.reshape(z, y.shape), y), backward)
 
 
 def _moment_uncorrected(name: str, param: Any, gradient: Any) -> Any:
@@ -152,7 +164,7 @@ COMMON = (
         right="z = squeeze(Z, axis=1)",
         shows=VALUE,
         fix="Name the axis: squeeze(1), or index [:, 0].",
-        changes=(value("logit", Rule(_squeezed, lambda dy, _, x: (np.reshape(dy, x.shape),))),),
+        changes=(value("logit", SQUEEZED), value("ce", _of_one_number)),
         n_rows=1,
     ),
     Mistake(

@@ -27,6 +27,8 @@ class Change:
         Positions of the inputs whose adjoints are wrong; () if the value itself is.
     in_training, in_serving : bool
         Where the wrong step is used.
+    within : str
+        The part of the model in which the mistake is made, a beginning of names; "" for all of it.
     """
 
     at: str
@@ -34,10 +36,12 @@ class Change:
     adjoint_of: tuple[int, ...] = ()
     in_training: bool = True
     in_serving: bool = True
+    within: str = ""
 
     def matches(self, step: Step) -> bool:
         """Whether a step is exchanged."""
-        return fnmatchcase(step.output, self.at)
+        is_inside = f"{step.output}.".startswith(f"{self.within}.") or not self.within
+        return is_inside and fnmatchcase(step.output, self.at)
 
     def own_names(self, step: Step) -> list[str]:
         """Return the quantities that are wrong though all that they are computed from is right."""
@@ -98,6 +102,21 @@ class Mistake:
                 steps = [change.make(s, model) if change.matches(s) else s for s in steps]
         return replace(calculation, steps=tuple(steps))
 
+    def in_single_places(self, calculation: Calculation) -> list[Mistake]:
+        """Return the mistake made in one part of the model alone, if it has several places."""
+        outputs = [s.output for s in calculation.steps if any(c.matches(s) for c in self.changes)]
+        places = list(dict.fromkeys(output.rpartition(".")[0] or output for output in outputs))
+        if len(places) < 2:
+            return []
+        return [
+            replace(
+                self,
+                name=f"{self.name} (only in {place})",
+                changes=tuple(replace(c, within=place) for c in self.changes),
+            )
+            for place in places
+        ]
+
     def own_names(self, calculation: Calculation) -> set[str]:
         """Return the names that the mistake makes wrong by itself, not through others."""
         names = {
@@ -112,7 +131,13 @@ class Mistake:
         return names
 
 
-def value(at: str, rule: Rule | Callable[[Step, Any], Rule], **where: bool) -> Change:
+def value(
+    at: str,
+    rule: Rule | Callable[[Step, Any], Rule],
+    *,
+    in_training: bool = True,
+    in_serving: bool = True,
+) -> Change:
     """Another operation on the same inputs, differentiated rightly.
 
     Parameters
@@ -121,26 +146,31 @@ def value(at: str, rule: Rule | Callable[[Step, Any], Rule], **where: bool) -> C
         Pattern of the outputs.
     rule : Rule or callable
         The wrong rule, or ``rule(step, model)`` that makes it.
-    where : bool
-        ``in_training``, ``in_serving``.
+    in_training, in_serving : bool
+        See ``Change``.
     """
 
     def make(step: Step, model: Any) -> Step:
         wrong = rule if isinstance(rule, Rule) else rule(step, model)
         return replace(step, rule=wrong)
 
-    return Change(at, make, **where)
+    return Change(at, make, in_training=in_training, in_serving=in_serving)
 
 
 def reading(
-    at: str, inputs: Callable[[Step, Any], tuple[str, ...]], rule: Rule | None = None, **where: bool
+    at: str,
+    inputs: Callable[[Step, Any], tuple[str, ...]],
+    rule: Rule | None = None,
+    *,
+    in_training: bool = True,
+    in_serving: bool = True,
 ) -> Change:
     """Read other inputs, ``inputs(step, model) -> names``, with the same rule or another."""
 
     def make(step: Step, model: Any) -> Step:
         return replace(step, inputs=inputs(step, model), rule=rule or step.rule)
 
-    return Change(at, make, **where)
+    return Change(at, make, in_training=in_training, in_serving=in_serving)
 
 
 def adjoint(at: str, wrong: Callable[..., Any], of: int = 0) -> Change:

@@ -1,3 +1,469 @@
-"""Mistakes in the weighting of a layer: factors, core, repeat, product (equations.md 3.9)."""
+"""Mistakes in the weighting of a layer: generators, core, repeat, product (equations.md 3.9)."""
 
-WEIGHTING = ()
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from midpg_np.ops import sigmoid
+from midpg_np.verify.longhand import Rule, Step
+from midpg_np.verify.longhand.rules import MATMUL, STOP, activation, scale, scaled_sigmoid
+from midpg_np.verify.longhand.weighting import repeat
+from midpg_np.verify.mistakes.mistake import (
+    GRADIENT,
+    VALUE,
+    Change,
+    Mistake,
+    adjoint,
+    dropped,
+    value,
+)
+
+DPG = ("dpg", "midpg")
+LAYER = "layer_*"
+
+# --- repeat ---------------------------------------------------------------------------------------
+
+
+def _other_mode(step: Step, model: Any) -> Rule:
+    """Block for tile and tile for block."""
+    name = step.output.removeprefix("mi.").removesuffix(".S")
+    mode = "tile" if model.repeat_mode == "block" else "block"
+    d_m, d_n = model.layers[name].w_shape
+    return repeat(d_m, d_n, mode)
+
+
+def _other_adjoint(step: Step, model: Any) -> Step:
+    wrong = _other_mode(step, model)
+    return replace(step, rule=replace(step.rule, backward=wrong.backward))
+
+
+def _one_copy(right: Any, dS: Any, S: Any, Q: Any) -> Any:
+    """Adjoint of the copies as if only the first of each were there."""
+    f_r, f_c = S.shape[1] // Q.shape[1], S.shape[2] // Q.shape[2]
+    return dS[:, ::f_r, ::f_c]
+
+
+REPEAT = (
+    Mistake(
+        name="core tiled in place of repeated",
+        models=DPG,
+        equation="3.2",
+        wrong="S_ij = Q at (i mod d_r, j mod d_c)",
+        right="S_ij = Q at (i // f_r, j // f_c)",
+        shows=VALUE,
+        fix="Repeat elements (repeat_interleave, np.repeat); tile repeats the whole core.",
+        changes=(value("*.S", _other_mode),),
+    ),
+    Mistake(
+        name="adjoint of repeat averaged",
+        models=DPG,
+        equation="3.4",
+        wrong="dQ_rc = mean of dS_ij over the copies",
+        right="dQ_rc = sum of dS_ij over the copies",
+        shows=GRADIENT,
+        fix="Copying has summation as its adjoint; the error is the factor f_r f_c.",
+        changes=(adjoint("*.S", lambda right, dS, S, Q: right * Q.size / S.size),),
+    ),
+    Mistake(
+        name="adjoint of repeat reads one copy",
+        models=DPG,
+        equation="3.4",
+        wrong="dQ_rc = dS_ij of the first copy",
+        right="dQ_rc = sum of dS_ij over the copies",
+        shows=GRADIENT,
+        fix="Sum over the copies: reshape to (d_r, f_r, d_c, f_c) and sum over both f.",
+        changes=(adjoint("*.S", _one_copy),),
+    ),
+    Mistake(
+        name="adjoint of repeat in the other layout",
+        models=DPG,
+        equation="3.4",
+        wrong="dQ_rc = sum of dS_ij over i = r mod d_r, j = c mod d_c",
+        right="dQ_rc = sum of dS_ij over i // f_r = r, j // f_c = c",
+        shows=GRADIENT,
+        fix="Sum what the forward copied: blocks for repeat, strides for tile.",
+        changes=(Change("*.S", _other_adjoint, (0,)),),
+    ),
+)
+
+# --- core and factors -----------------------------------------------------------------------------
+
+
+def _gain_inside(step: Step, model: Any) -> Rule:
+    """sigmoid(gain P)."""
+    return Rule(
+        lambda P: sigmoid(model.gain * P)[0],
+        lambda dQ, Q, P: (dQ * model.gain * Q * (1.0 - Q),),
+    )
+
+
+def _sigmoid_of_factors(left: Any, right: Any) -> Any:
+    return sigmoid(left)[0] @ sigmoid(right)[0]
+
+
+def _sigmoid_of_factors_backward(dP: Any, _: Any, left: Any, right: Any) -> tuple[Any, ...]:
+    s, t = sigmoid(left)[0], sigmoid(right)[0]
+    ds, dt = MATMUL.backward(dP, None, s, t)
+    return ds * s * (1 - s), dt * t * (1 - t)
+
+
+def _other_order(x: Any, dims: tuple[int, int]) -> Any:
+    """Fill a factor column by column."""
+    return np.swapaxes(x.reshape(len(x), *reversed(dims)), 1, 2)
+
+
+def _filled_by_columns(step: Step, _: Any) -> Rule:
+    """Rule of a factor that takes the generator's output column by column."""
+
+    def forward(x: Any) -> Any:
+        return _other_order(x, step.rule.forward(x).shape[1:])
+
+    def backward(dy: Any, _: Any, x: Any) -> tuple[Any, ...]:
+        return (np.swapaxes(dy, 1, 2).reshape(x.shape),)
+
+    return Rule(forward, backward)
+
+
+def _shared_averaged(name: str, of: int, variant: str) -> Mistake:
+    return Mistake(
+        name=f"gradient of {name} averaged over the batch",
+        models=DPG,
+        equation="3.4",
+        wrong=f"d{name} = 1/B sum_b (...)",
+        right=f"d{name} = sum_b (...)",
+        shows=GRADIENT,
+        fix="1/B is in the loss already: the adjoint of what all rows share is a sum.",
+        changes=(adjoint(f"{LAYER}.P", lambda right, dP, *_: right / len(dP), of),),
+        options={"variant": variant},
+    )
+
+
+CORE = (
+    Mistake(
+        name="sigmoid missing on the core",
+        models=DPG,
+        equation="3.2",
+        wrong="Q = gain P",
+        right="Q = gain sigmoid(P)",
+        shows=VALUE,
+        fix="Apply the sigmoid to P before it is repeated.",
+        changes=(value("*.Q", lambda step, model: scale(model.gain)),),
+    ),
+    Mistake(
+        name="tanh in place of the sigmoid on the core",
+        models=DPG,
+        equation="3.2",
+        wrong="Q = gain tanh(P)",
+        right="Q = gain sigmoid(P)",
+        shows=VALUE,
+        fix="Weights lie in (0, gain): use the sigmoid.",
+        changes=(
+            value(
+                "*.Q",
+                lambda step, model: Rule(
+                    lambda P: model.gain * np.tanh(P),
+                    lambda dQ, Q, P: (dQ * (model.gain - Q**2 / model.gain),),
+                ),
+            ),
+        ),
+    ),
+    Mistake(
+        name="sigmoid on the factors in place of their product",
+        models=DPG,
+        equation="3.8",
+        wrong="Q = gain sigmoid(S_R) sigmoid(S_C)",
+        right="Q = gain sigmoid(S_R S_C)",
+        shows=VALUE,
+        fix="Multiply the factors first; the sigmoid comes after the product (3)-(5).",
+        changes=(
+            value("*.P", Rule(_sigmoid_of_factors, _sigmoid_of_factors_backward)),
+            value("*.Q", lambda step, model: scale(model.gain)),
+        ),
+    ),
+    Mistake(
+        name="gain forgotten",
+        models=DPG,
+        equation="3.2",
+        wrong="Q = sigmoid(P)",
+        right="Q = gain sigmoid(P)",
+        shows=VALUE,
+        fix="Multiply the sigmoid by the gain.",
+        changes=(value("*.Q", scaled_sigmoid(1.0)),),
+        options={"gain": 2.0},
+    ),
+    Mistake(
+        name="gain inside the core's sigmoid",
+        models=DPG,
+        equation="3.2",
+        wrong="Q = sigmoid(gain P)",
+        right="Q = gain sigmoid(P)",
+        shows=VALUE,
+        fix="The gain stands outside: it sets the range (0, gain).",
+        changes=(value("*.Q", _gain_inside),),
+        options={"gain": 2.0},
+    ),
+    Mistake(
+        name="sigmoid's derivative without the gain",
+        models=DPG,
+        equation="2.3",
+        wrong="dP = dQ Q (1 - Q)",
+        right="dP = dQ Q (1 - Q / gain)",
+        shows=GRADIENT,
+        fix="With Q = gain sigmoid(P) the derivative is Q (1 - Q / gain).",
+        changes=(adjoint("*.Q", lambda right, dQ, Q, P: dQ * Q * (1 - Q)),),
+        options={"gain": 2.0},
+    ),
+    Mistake(
+        name="sigmoid's derivative forgotten",
+        models=DPG,
+        equation="2.3",
+        wrong="dP = dQ",
+        right="dP = dQ Q (1 - Q / gain)",
+        shows=GRADIENT,
+        fix="Multiply by the derivative of the sigmoid.",
+        changes=(adjoint("*.Q", lambda right, dQ, Q, P: dQ + 0.0),),
+    ),
+    _shared_averaged("C_share", 1, "r"),
+    _shared_averaged("R_share", 0, "c"),
+    Mistake(
+        name="generated factor filled by columns",
+        models=DPG,
+        equation="3.2",
+        wrong="S_R = reshape(G(U), (d_k, d_r))^T",
+        right="S_R = reshape(G(U), (d_r, d_k)), row by row",
+        shows=VALUE,
+        fix="Reshape to (B, d_r, d_k) in row-major order; checkpoints are exchanged in it.",
+        changes=(value("*.S_[RC]", _filled_by_columns),),
+        options={"d_k": 2},
+    ),
+)
+
+# --- generators and their input -------------------------------------------------------------------
+
+
+def _identity_of(step: Step, model: Any) -> Rule:
+    return activation("identity")
+
+
+def _rectified(step: Step, _: Any) -> Rule:
+    """Reshape of the rectified generator's output."""
+    return Rule(
+        lambda x: step.rule.forward(np.where(x.real > 0, x, 0.0)),
+        lambda dy, _, x: (dy.reshape(x.shape) * (x.real > 0),),
+    )
+
+
+def _second_copy(right: Any, dU: Any, U: Any, E_aw: Any, H: Any) -> Any:
+    wrong = right.copy()
+    wrong[:, : E_aw.shape[1]] = 0.0
+    return wrong
+
+
+def _backbone_context(step: Step, model: Any) -> Step:
+    def wrong(right: Any, *_: Any) -> Any:
+        part = right.copy()
+        part[:, : model.dim_aware] = 0.0
+        return part
+
+    return adjoint("*", wrong, 1).make(step, model)
+
+
+GENERATORS = (
+    Mistake(
+        name="hidden state detached in front of the generators",
+        models=DPG,
+        equation="3.4",
+        wrong="dH = (S * W) dA",
+        right="dH = (S * W) dA + dU^h",
+        shows=GRADIENT,
+        fix="H reaches the loss through its product and through every generator of its layer.",
+        changes=(dropped(f"{LAYER}.U", 1),),
+    ),
+    Mistake(
+        name="context detached in front of the generators",
+        models=DPG,
+        equation="3.4",
+        wrong="dE_aw without dU^e",
+        right="dE_aw += dU^e for every generator",
+        shows=GRADIENT,
+        fix="Do not detach E_aw: every generator trains the tables of the context.",
+        changes=(dropped(f"{LAYER}.U", 0),),
+    ),
+    Mistake(
+        name="second copy of the context forgotten",
+        models=DPG,
+        equation="3.4",
+        wrong="dX from the first generator without its first d_aw columns",
+        right="U = [E_aw, X] with X = [E_aw, E_ag]: both copies of E_aw send an adjoint",
+        shows=GRADIENT,
+        fix="Add both column blocks of dU at the first layer.",
+        changes=(adjoint("layer_1.U", _second_copy, 1),),
+    ),
+    Mistake(
+        name="context detached in the backbone's input",
+        models=DPG,
+        equation="3.4",
+        wrong="dE_aw without the first d_aw columns of dH^1",
+        right="dE_aw += first d_aw columns of dH^1",
+        shows=GRADIENT,
+        fix="E_aw is an input of the backbone too.",
+        changes=(Change("layer_1.product", _backbone_context, (1,)),),
+    ),
+    Mistake(
+        name="detach in front of the generators missing",
+        models=DPG,
+        equation="3.8",
+        wrong="U = [E_aw, H]",
+        right="U = [E_aw, sg(H)]",
+        shows=GRADIENT,
+        fix="With dwm_detach_h the generator reads H.detach().",
+        changes=(
+            Change(
+                "*.sg_H",
+                lambda step, model: replace(
+                    step, rule=replace(STOP, backward=lambda dy, _, x: (dy,))
+                ),
+                (0,),
+            ),
+        ),
+        options={"dwm_detach_h": True},
+    ),
+    Mistake(
+        name="generator without its hidden ReLU",
+        models=DPG,
+        equation="3.2",
+        wrong="G(U) = (U W_1 + b_1) W_2 + b_2",
+        right="G(U) = ReLU(U W_1 + b_1) W_2 + b_2",
+        shows=VALUE,
+        fix="Put a ReLU between the generator's layers.",
+        changes=(value("*_generator.H_*", _identity_of),),
+    ),
+    Mistake(
+        name="ReLU behind the generator",
+        models=DPG,
+        equation="3.2",
+        wrong="S_R = reshape(ReLU(G(U)))",
+        right="S_R = reshape(G(U))",
+        shows=VALUE,
+        fix="The generator's last layer is linear; with a ReLU a core could only be above 1/2.",
+        changes=(value("*.S_[RC]", _rectified),),
+    ),
+)
+
+# --- product --------------------------------------------------------------------------------------
+
+
+def _mean_matrix(S: Any, W: Any) -> Any:
+    return np.broadcast_to(S.mean(axis=0) * W, S.shape)
+
+
+def _mean_matrix_backward(dy: Any, _: Any, S: Any, W: Any) -> tuple[Any, ...]:
+    total = dy.sum(axis=0)
+    return np.broadcast_to(total * W / len(S), S.shape), total * S.mean(axis=0)
+
+
+def _bias_weighted_too(step: Step, model: Any) -> Step:
+    """Return the step A = (S * W)^T H + mean_i(S_ij) b."""
+    product, bias = step.inputs
+    axis = 1 if model.w_layout == "in_out" else 2
+
+    def backward(dA: Any, _: Any, product: Any, b: Any, S: Any) -> tuple[Any, ...]:
+        dm = np.expand_dims(dA * b, axis) / S.shape[axis]
+        return dA, (dA * S.mean(axis=axis)).sum(axis=0), np.broadcast_to(dm, S.shape)
+
+    rule = Rule(lambda product, b, S: product + b * S.mean(axis=axis), backward)
+    return replace(step, inputs=(product, bias, f"{step.output.removesuffix('.A')}.S"), rule=rule)
+
+
+PRODUCT = (
+    Mistake(
+        name="weighting matrix added to the weights",
+        models=DPG,
+        equation="3.2",
+        wrong="A = (S + W)^T H + b",
+        right="A = (S * W)^T H + b",
+        shows=VALUE,
+        fix="The weighting multiplies entry by entry.",
+        changes=(
+            value(
+                "*.SW",
+                Rule(lambda S, W: S + W, lambda dy, _, S, W: (dy, dy.sum(axis=0))),
+            ),
+        ),
+    ),
+    Mistake(
+        name="one weighting matrix for the whole batch",
+        models=DPG,
+        equation="3.2",
+        wrong="A_b = (mean_b(S_b) * W)^T H_b + b",
+        right="A_b = (S_b * W)^T H_b + b",
+        shows=VALUE,
+        fix="Every row has its own S: use a batched product.",
+        changes=(value("*.SW", Rule(_mean_matrix, _mean_matrix_backward)),),
+    ),
+    Mistake(
+        name="gradient of W with the mean of S",
+        models=DPG,
+        equation="3.4",
+        wrong="dW = mean_b(S_b) * sum_b H_b dA_b^T",
+        right="dW = sum_b S_b * (H_b dA_b^T)",
+        shows=GRADIENT,
+        fix="Weight every row's outer product by its own S before the sum.",
+        changes=(adjoint("*.SW", lambda right, dy, _, S, W: S.mean(axis=0) * dy.sum(axis=0), 1),),
+    ),
+    Mistake(
+        name="gradient of W without S",
+        models=DPG,
+        equation="3.4",
+        wrong="dW = sum_b H_b dA_b^T",
+        right="dW = sum_b S_b * (H_b dA_b^T)",
+        shows=GRADIENT,
+        fix="dW carries the factor S_b that W carried in the forward.",
+        changes=(adjoint("*.SW", lambda right, dy, _, S, W: dy.sum(axis=0), 1),),
+    ),
+    Mistake(
+        name="weighting matrix detached in the product",
+        models=DPG,
+        equation="3.4",
+        wrong="dS = 0",
+        right="dS_bij = W_ij H_bi dA_bj",
+        shows=GRADIENT,
+        fix="S is generated by parameters: do not detach it or compute it without gradient.",
+        changes=(dropped("*.SW", 0),),
+    ),
+    Mistake(
+        name="bias weighted though it should not be",
+        models=DPG,
+        equation="3.8",
+        wrong="A = (S * W)^T H + mean_i(S_ij) b",
+        right="A = (S * W)^T H + b",
+        shows=VALUE,
+        fix="Equation (1) weighs W only; the weighted bias is the option modulate_bias.",
+        changes=(Change(f"{LAYER}.A", _bias_weighted_too),),
+    ),
+    Mistake(
+        name="backbone without activations",
+        models=DPG,
+        equation="3.2",
+        wrong="H^{l+1} = A^l",
+        right="H^{l+1} = ReLU(A^l)",
+        shows=VALUE,
+        fix="Apply the activation after each weighted layer.",
+        changes=(value("H_*", _identity_of),),
+    ),
+    Mistake(
+        name="activation's derivative forgotten",
+        models=DPG,
+        equation="2.2",
+        wrong="dA = dH^{l+1}",
+        right="dA = dH^{l+1} * 1[A > 0]",
+        shows=GRADIENT,
+        fix="Units that were off send nothing back.",
+        changes=(adjoint("H_*", lambda right, dH, *_: dH + 0.0),),
+    ),
+)
+
+WEIGHTING = (*REPEAT, *CORE, *GENERATORS, *PRODUCT)
