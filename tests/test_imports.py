@@ -29,10 +29,11 @@ ALLOWED = {
     "checks": {"backend", "tree", "batch", "ops", "losses", "layers"},
     "data": {"backend", "batch", "ops"},
     "plots": set(),
+    "pages": set(),
     "training": {
         *("backend", "kernels", "tree", "batch", "workspace", "ops", "losses", "layers"),
         "models",
-        *("data", "checks", "plots"),
+        *("data", "checks", "plots", "pages"),
     },
 }
 HEAVY = (

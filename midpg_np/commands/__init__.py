@@ -11,6 +11,7 @@ from midpg_np.commands.data import app as data_app
 from midpg_np.commands.gradcheck import gradcheck
 from midpg_np.commands.predict import predict
 from midpg_np.commands.train import train
+from midpg_np.commands.verify import app as verify_app
 
 app = typer.Typer(
     name="midpg",
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(predict)
 app.command()(gradcheck)
+app.add_typer(verify_app, name="verify")
 app.add_typer(data_app, name="data")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
 
+from midpg_np.pages import image, page, table
 from midpg_np.training.metrics import Metrics, format_metric
 
 
@@ -37,16 +37,14 @@ def render_report(
         One line; None says that no check was run.
     """
     template = Template((files("midpg_np.training") / "report.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(title),
-        verdict=escape(verdict({name: result.metrics for name, result in results.items()})),
+    body = template.substitute(
         overall=_overall(results),
-        picture=base64.b64encode(picture).decode("ascii"),
-        picture_text=escape(f"Training and validation curves of {' and '.join(results)}"),
+        picture=image(picture, f"Training and validation curves of {' and '.join(results)}"),
         scenarios=_scenarios({name: result.metrics for name, result in results.items()}),
         gradient_check=escape(gradient_check or "No gradient check was run with this training."),
         configuration=_configuration(configuration),
     )
+    return page(title, verdict({name: r.metrics for name, r in results.items()}), body)
 
 
 def verdict(metrics: Mapping[str, Metrics]) -> str:
@@ -101,7 +99,7 @@ def _overall(results: Mapping[str, Any]) -> str:
         f"On the {' and '.join(parts)} rows. Macro: mean over the scenarios. Parameters: those "
         "that serve predictions, embeddings included."
     )
-    return _table("Result", caption, [*head, "seconds", "parameters"], rows)
+    return table("Result", caption, [*head, "seconds", "parameters"], rows)
 
 
 def _scenarios(metrics: Mapping[str, Metrics]) -> str:
@@ -116,7 +114,7 @@ def _scenarios(metrics: Mapping[str, Metrics]) -> str:
     caption = "Rows, share of positive labels, and metrics."
     if any("n/a" in row for row in rows):
         caption += " n/a: not defined, because the scenario has no rows or rows of one class only."
-    return _table("Metrics by scenario", caption, head, rows)
+    return table("Metrics by scenario", caption, head, rows)
 
 
 def _configuration(configuration: Mapping[str, Any]) -> str:
@@ -135,8 +133,8 @@ def _section(heading: str, entries: Mapping[str, Any]) -> str:
         f'<tr><th scope="row">{escape(str(key))}</th><td>{escape(_text(value))}</td></tr>'
         for key, value in entries.items()
     )
-    table = f'<table class="words"><tbody>\n{rows}\n</tbody></table>'
-    return f"<section>\n<h3>{escape(heading)}</h3>\n{table}\n</section>"
+    words = f'<table class="words"><tbody>\n{rows}\n</tbody></table>'
+    return f"<section>\n<h3>{escape(heading)}</h3>\n{words}\n</section>"
 
 
 def _text(value: Any) -> str:
@@ -146,19 +144,3 @@ def _text(value: Any) -> str:
         shown = [_text(part) for part in value[:40]]
         return ", ".join(shown) + (f", … ({len(value)} in all)" if len(value) > 40 else "")
     return "none" if value is None else str(value)
-
-
-def _table(label: str, caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "\n".join(
-        f'<tr><th scope="row">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
-        + "</tr>"
-        for first, *rest in rows
-    )
-    # A wide table scrolls by itself on a narrow screen, by keyboard too.
-    return (
-        f'<p class="caption">{escape(caption)}</p>\n'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">\n'
-        f"<table>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )

@@ -75,27 +75,36 @@ def _of_shared_stream(step: Step, model: Any) -> tuple[str, ...]:
     return (f"{level}.G_s" if dot and model.n_shared else G), *params
 
 
+class _OfExperts(Change):
+    """A change of what the shared experts hear, or the specific ones, however many there are."""
+
+    def own_names(self, step: Step) -> list[str]:
+        """Return the adjoints of the experts that hear less."""
+        is_shared = self.make is _last_gate_only
+        return [f"d.{name}" for name in step.inputs if (".expert_s_" in name) == is_shared]
+
+
 def _last_gate_only(step: Step, model: Any) -> Step:
     """Let shared experts hear from the gate of the last scenario only."""
-    if step.output.endswith(f".S_{model.n_scenarios - 1}"):
-        return step
     n = len(step.inputs) - model.n_shared
+    is_last = step.output.endswith(f".S_{model.n_scenarios - 1}")
+    return step if is_last else _deaf(step, slice(n, None))
+
+
+def _shared_experts_only(step: Step, model: Any) -> Step:
+    """Let specific experts hear nothing from the shared stream."""
+    return _deaf(step, slice(0, len(step.inputs) - model.n_shared))
+
+
+def _deaf(step: Step, places: slice) -> Step:
+    """Return the step whose inputs at some places get no adjoint."""
 
     def backward(dS: Any, S: Any, *experts: Any) -> tuple[Any, ...]:
-        return *step.rule.backward(dS, S, *experts)[:n], *(None for _ in experts[n:])
+        parts = list(step.rule.backward(dS, S, *experts))
+        parts[places] = [None] * len(parts[places])
+        return tuple(parts)
 
     return replace(step, rule=replace(step.rule, backward=backward))
-
-
-def _shared_part_only(step: Step, model: Any) -> Step:
-    """Return the shared mixture whose specific experts hear nothing."""
-
-    def wrong(right: Any, *_: Any) -> Any:
-        part = right.copy()
-        part[:, : right.shape[1] - model.n_shared] = 0.0
-        return part
-
-    return adjoint("*", wrong, 1).make(step, model)
 
 
 def _undivided(right: Any, dG: Any, _: Any, w: Any, S: Any) -> Any:
@@ -194,7 +203,7 @@ EXPERTS = (
         right="dE^s = sum_k w^k dG^k + w^s dG^s",
         shows=GRADIENT,
         fix="Add (+=) over the gates: a shared expert has D + 1 readers.",
-        changes=(Change("level_*.S*", _last_gate_only, (-1,)),),
+        changes=(_OfExperts("level_*.S*", _last_gate_only),),
     ),
     Mistake(
         name="specific experts detached in the shared stream",
@@ -204,7 +213,7 @@ EXPERTS = (
         right="dE^k_e = w^k_e dG^k + w^s_{k m_k + e} dG^s",
         shows=GRADIENT,
         fix='With scope "all" a specific expert below the last level learns from every scenario.',
-        changes=(Change("level_*.G_s", _shared_part_only, (1,)),),
+        changes=(_OfExperts("level_*.S", _shared_experts_only),),
     ),
     Mistake(
         name="shared stream detached between levels",
@@ -266,6 +275,7 @@ TOWERS = (
         shows=VALUE,
         fix="A tower ends in a logit; only experts have an activation after their last layer.",
         changes=(value("tower.output", activated),),
+        options={"activation": "tanh"},  # behind a ReLU a batch of positive logits looks right
     ),
     Mistake(
         name="streams hear from rows of other scenarios",

@@ -75,6 +75,7 @@ MAIN = (
         shows=VALUE,
         fix="The last layer has no activation; with ReLU z_main would never be negative.",
         changes=(value("z_main", activated),),
+        options={"activation": "tanh"},  # behind a ReLU a batch of positive logits looks right
     ),
     Mistake(
         name="gradient of the shared weights without the scenario's",
