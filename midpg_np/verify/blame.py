@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,23 @@ def is_close(found: Dumped, want: Any, noise: float) -> bool:
     return bool(error <= allowed_error(want, dtype, noise))
 
 
-def blamed(case: StepCase, found: Mapping[str, Dumped], noise: Mapping[str, float]) -> list[str]:
-    """Return the quantities that a dump gets wrong from right inputs, in order of computation.
+class Blame(NamedTuple):
+    """Quantities that a dump gets wrong.
+
+    Parameters
+    ----------
+    certain : list of str
+        Wrong though all that they are computed from is right, in order of computation.
+    doubtful : set of str
+        Wrong, but behind a step that is another operation in the dump, which may be the reason.
+    """
+
+    certain: list[str]
+    doubtful: set[str]
+
+
+def blame(case: StepCase, found: Mapping[str, Dumped]) -> Blame:
+    """Find the quantities that a dump gets wrong from right inputs.
 
     Every rule is applied to the dump's own numbers, and its result compared with the dump's; what
     the dump lacks is taken from the rule.  So an error is seen where it is made and not where it
@@ -39,23 +54,21 @@ def blamed(case: StepCase, found: Mapping[str, Dumped], noise: Mapping[str, floa
     case : StepCase
     found : mapping
         The dump under the case's names.
-    noise : mapping
-        Of ``tolerance.rounding_noise``.
     """
-    search = _Search(case, found, noise)
-    return search.values() + search.adjoints() + search.moved() + search.prediction()
+    search = _Search(case, found)
+    certain = search.values() + search.adjoints() + search.moved() + search.prediction()
+    return Blame(certain, search.doubtful)
 
 
 class _Search:
     """State of a pass through a dump: its numbers where it has them, ours elsewhere."""
 
-    def __init__(
-        self, case: StepCase, found: Mapping[str, Dumped], noise: Mapping[str, float]
-    ) -> None:
-        self.case, self.found, self.noise = case, found, noise
+    def __init__(self, case: StepCase, found: Mapping[str, Dumped]) -> None:
+        self.case, self.found = case, found
         self.computed: dict[str, Any] = {}
         self.wrong_steps: set[str] = set()
         self.gradients: dict[str, Any] = {}
+        self.doubtful: set[str] = set()
 
     def _accept(self, name: str, ours: Any) -> tuple[Any, bool]:
         """Return the dump's array if it has a usable one, else ours, and whether it is right."""
@@ -64,7 +77,7 @@ class _Search:
         dumped = self.found[name]
         if dumped.array.shape != np.shape(ours) or not np.isfinite(dumped.array).all():
             return ours, False
-        return dumped.array, is_close(dumped, ours, self.noise[name])
+        return dumped.array, is_close(dumped, ours, self.case.noise[name])
 
     def values(self) -> list[str]:
         """Pass forward."""
@@ -85,7 +98,7 @@ class _Search:
         """Pass backward."""
         calculation, wrong = self.case.calculation, []
         target = calculation.target
-        collected, _ = {target: np.ones_like(self.computed[target])}, None
+        collected = {target: np.ones_like(self.computed[target])}
         for step in reversed(calculation.relevant):
             for name, part in calculation.contributions(step, self.computed, collected).items():
                 collected[name] = collected[name] + part if name in collected else part
@@ -93,7 +106,9 @@ class _Search:
                 if name in collected:
                     ours = collected[name]
                     collected[name], is_right = self._accept(ADJOINT + name, ours)
-                    if not is_right and not self._reads_wrongly(name):
+                    if not is_right and self._reads_wrongly(name):
+                        self.doubtful.add(ADJOINT + name)
+                    elif not is_right:
                         wrong.append(ADJOINT + name)
         self.gradients = collected
         return wrong
@@ -115,5 +130,9 @@ class _Search:
     def prediction(self) -> list[str]:
         """Check the serving path, as far as what it shares with training is right."""
         name = SERVING + "logit"
-        is_right = self._accept(name, self.case.arrays[name])[1]
-        return [] if is_right or self.wrong_steps else [name]
+        if self._accept(name, self.case.arrays[name])[1]:
+            return []
+        if self.wrong_steps:
+            self.doubtful.add(name)
+            return []
+        return [name]

@@ -24,6 +24,7 @@ from midpg_np.verify.files import read_case_file, write_case_file
 from midpg_np.verify.longhand import Calculation, write_out
 from midpg_np.verify.longhand.adam import EPSILON, LEARNING_RATE
 from midpg_np.verify.outcome import INPUTS, NEXT, outcome
+from midpg_np.verify.tolerance import rounding_noise
 
 N_ROWS = 16
 PERTURBATION = 0.3  # beyond it sigmoids saturate, and what is behind them has lost its digits
@@ -93,6 +94,11 @@ class StepCase:
     def n_rows(self) -> int:
         """Rows B of the batch."""
         return len(self.arrays["label"])
+
+    @cached_property
+    def noise(self) -> dict[str, float]:
+        """What rounding becomes on the way to each quantity, per unit of epsilon."""
+        return rounding_noise(self.model, self.given)
 
     def save(self, path: str | Path) -> None:
         """Write the case; a path that ends in ".npz" gets that format, any other safetensors.

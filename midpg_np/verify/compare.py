@@ -13,7 +13,7 @@ from midpg_np.verify.case import StepCase
 from midpg_np.verify.files import Dumped, as_dumped, read_dump
 from midpg_np.verify.names import mapped
 from midpg_np.verify.outcome import ADJOINT, NEXT, SERVING
-from midpg_np.verify.tolerance import FORMATS, allowed_error, rounding_noise
+from midpg_np.verify.tolerance import FORMATS, allowed_error
 
 KINDS = {ADJOINT: "gradient", NEXT: "next", SERVING: "serving"}
 
@@ -163,14 +163,27 @@ def compare(
     if not dumped:
         raise ValueError("the dump holds nothing; expected some of the case's quantities.")
     found = mapped(dumped, list(case.arrays), names, ignore)
-    noise = rounding_noise(case.model, case.given)
+    found = in_one_format(found)
     entries = tuple(
-        compare_entry(name, found[name], want, noise[name])
+        compare_entry(name, found[name], want, case.noise[name])
         if name in found
         else Entry(name, "missing")
         for name, want in case.arrays.items()
     )
     return Comparison(case, found, entries)
+
+
+def in_one_format(found: Mapping[str, Dumped]) -> dict[str, Dumped]:
+    """Return the dump with all real arrays in its coarsest format.
+
+    An implementation in float32 may add up its loss in float64; what went in was rounded before.
+    """
+    formats = [dumped.dtype for dumped in found.values() if dumped.dtype in FORMATS]
+    coarsest = max(formats, key=lambda name: FORMATS[name][0], default="float64")
+    return {
+        name: Dumped(dumped.array, coarsest) if dumped.dtype in FORMATS else dumped
+        for name, dumped in found.items()
+    }
 
 
 def compare_entry(name: str, dumped: Dumped, want: np.ndarray, noise: float) -> Entry:

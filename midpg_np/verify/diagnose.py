@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.verify.blame import blamed, is_close
+from midpg_np.verify.blame import Blame, blame, is_close
 from midpg_np.verify.case import StepCase
 from midpg_np.verify.compare import Comparison, compare
 from midpg_np.verify.files import Dumped
+from midpg_np.verify.longhand import Calculation
 from midpg_np.verify.mistakes import Mistake, mistakes_of
+from midpg_np.verify.mistakes.mistake import GRADIENT
 from midpg_np.verify.outcome import SERVING, outcomes
-from midpg_np.verify.tolerance import rounding_noise
 
 Suspects = tuple[Mistake, ...]
 # Passes on what it is given, one by one; a command line draws a bar.
@@ -70,55 +71,70 @@ def diagnose(
         ``track(suspects, n)`` passes the suspects on, for a progress bar.
     """
     comparison = compare(case, dump, names, ignore)
-    noise = rounding_noise(case.model, case.given)
     if comparison.ok:
         return Diagnosis(comparison, (), (), 0)
-    places = blamed(case, comparison.dump, noise)
-    suspects = [m for m in mistakes_of(case.model_name) if _is_suspect(m, comparison, places)]
+    found = blame(case, comparison.dump)
+    suspects = [m for m in mistakes_of(case.model_name) if _is_suspect(m, comparison, found)]
     rounds = (
         [(m,) for m in suspects],
         [(part,) for m in suspects for part in m.in_single_places(case.calculation)],
-        list(combinations(suspects, 2)),
+        list(pairs(suspects, case.calculation)),
     )
     n_tried, matches = 0, []
     for candidates in rounds:
         for candidate in track(candidates, len(candidates)):
-            if reproduces(case, comparison.dump, candidate, noise):
+            if reproduces(case, comparison.dump, candidate):
                 matches.append(candidate)
         n_tried += len(candidates)
         if matches:
             break
-    return Diagnosis(comparison, tuple(matches), tuple(places), n_tried)
+    return Diagnosis(comparison, tuple(matches), tuple(found.certain), n_tried)
 
 
-def _is_suspect(mistake: Mistake, comparison: Comparison, places: Sequence[str]) -> bool:
+def _is_suspect(mistake: Mistake, comparison: Comparison, found: Blame) -> bool:
     """Whether one of the mistake's own quantities is wrong by itself, or not in the dump."""
     own = mistake.own_names(comparison.case.calculation)
     own |= {SERVING + "logit"} if mistake.shows == "serving" else set()
-    seen = [name for name in own if name in comparison.dump]
-    return bool(own) and (not seen or any(name in places for name in seen))
+    seen = own.intersection(comparison.dump)
+    return bool(own) and (
+        not seen or bool(seen.intersection(found.certain) or seen & found.doubtful)
+    )
 
 
-def reproduces(
-    case: StepCase,
-    found: Mapping[str, Dumped],
-    mistakes: Suspects,
-    noise: Mapping[str, float],
-) -> bool:
+def pairs(suspects: Sequence[Mistake], calculation: Calculation) -> Iterator[Suspects]:
+    """Yield the pairs that can be made together, in the order in which they are put in.
+
+    Of two that exchange one step, one may be wrong in the gradient alone: it goes in second, on top
+    of the other.  Two wrong values of one step exclude each other.
+    """
+    for first, second in combinations(suspects, 2):
+        if not any(first.changes_step(s) and second.changes_step(s) for s in calculation.steps):
+            yield first, second
+        elif second.shows == GRADIENT:
+            yield first, second
+        elif first.shows == GRADIENT:
+            yield second, first
+
+
+def reproduces(case: StepCase, found: Mapping[str, Dumped], mistakes: Suspects) -> bool:
     """Whether the reference with these mistakes gives every number of a dump."""
-    with np.errstate(all="ignore"):
-        for part in outcomes(case.model, case.given, mistakes):
-            for name, array in part.items():
-                if name in found and not is_close(
-                    found[name], array, _amplified(name, array, case, noise)
-                ):
-                    return False
+    try:
+        with np.errstate(all="ignore"):
+            for part in outcomes(case.model, case.given, mistakes):
+                for name, array in part.items():
+                    noise = _noise(case, name, array) if name in found else 0.0
+                    if name in found and not is_close(found[name], array, noise):
+                        return False
+    except (TypeError, ValueError, IndexError):
+        # A wrong adjoint may not fit the other inputs of a wrong operation in the same step.
+        if len(mistakes) == 1:
+            raise
+        return False
     return True
 
 
-def _amplified(name: str, array: Any, case: StepCase, noise: Mapping[str, float]) -> float:
-    """Return the noise of a quantity that a mistake made larger or smaller."""
-    if name not in noise:
-        return 0.0
-    right = np.abs(case.arrays[name]).max(initial=0.0)
-    return noise[name] * max(1.0, float(np.abs(array).max(initial=0.0) / right)) if right else 0.0
+def _noise(case: StepCase, name: str, array: Any) -> float:
+    """Return the noise of a quantity that a mistake may have made larger."""
+    right = float(np.abs(case.arrays[name]).max(initial=0.0))
+    largest = float(np.abs(array).max(initial=0.0))
+    return case.noise[name] * max(1.0, largest / right) if right else 0.0

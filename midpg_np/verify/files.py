@@ -117,7 +117,7 @@ def _read_npz(path: Path, expected: str) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file; {expected}.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError, TypeError) as error:
         size = path.stat().st_size

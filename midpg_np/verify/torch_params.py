@@ -18,6 +18,7 @@ NOT_REGISTERED = (
     "{0} is not among module.parameters(): no optimiser moves it and state_dict() does not hold "
     "it; keep modules in nn.ModuleList or nn.ModuleDict, tensors as nn.Parameter."
 )
+BUFFER = "{0} is a buffer that requires a gradient: no optimiser moves it; make it an nn.Parameter."
 PLAIN_STATE = "{0} is a plain attribute: state_dict() does not hold it; use register_buffer."
 
 
@@ -91,6 +92,14 @@ def positions(place: Place, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
     return place.read(numbered)
 
 
+def shares(place: Place, shapes: Sequence[tuple[int, ...]], array: np.ndarray) -> list[np.ndarray]:
+    """Return what of a quantity is in each of its sources, flattened; zero where nothing is."""
+    sizes = [int(np.prod(shape, dtype=int)) for shape in shapes]
+    flat = np.zeros(sum(sizes), array.dtype)
+    flat[positions(place, shapes)] = array
+    return np.split(flat, np.cumsum(sizes)[:-1])
+
+
 def load_case(
     module: Any, case: StepCase, places: NameMap, ignore: Sequence[str] = ()
 ) -> list[str]:
@@ -147,9 +156,7 @@ def _checked_positions(
     if where.shape != want:
         is_turned = where.ndim > 1 and np.swapaxes(where, -1, -2).shape == want
         hint = ": map it with transpose = true" if is_turned else ""
-        raise ValueError(
-            f"{name}: {given} gives {where.shape}; the case's has shape {want}{hint}."
-        )
+        raise ValueError(f"{name}: {given} gives {where.shape}; the case's has shape {want}{hint}.")
     return where
 
 
@@ -182,7 +189,11 @@ def _claim(
         start += owners.size
         for other in np.unique(owners[mine]):
             if other >= 0:
-                both = f"{first} and {path} are one tensor" if first != path else f"{path} is one"
+                both = (
+                    f"{first} and {path} are one tensor"
+                    if first != path
+                    else f"{path} is mapped twice"
+                )
                 problems.append(
                     f"{both}: it cannot be {names[other]} and {names[index]} of the case at once."
                 )

@@ -1,16 +1,16 @@
-"""AdaSparse in PyTorch, from equations.md section 8.1: one example at a time.
+"""AdaSparse in PyTorch, from equations.md section 8.1.
 
-``trace`` receives the intermediates of every layer, stacked to (B, .) at the end.
+``trace`` receives every quantity of the definition under its name, and "layer_1.y", ...: the soft
+values without their gain.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_reference.blocks import ACTIVATIONS, Params, lookup
+from torch_reference.blocks import ACTIVATIONS, Params, lookup, stop
 
 
 def weights(options: Any) -> dict[str, float]:
@@ -19,26 +19,38 @@ def weights(options: Any) -> dict[str, float]:
 
 
 def advance(leaves: dict[str, Tensor], trace: Params, options: Any) -> dict[str, Tensor]:
-    """One training step more."""
-    return {"schedule.step": leaves["schedule.step"] + 1}
+    """State after a step."""
+    return {"schedule.step": trace["next.schedule.step"]}
 
 
 def forward(
     params: Params, batch: Any, options: Any, trace: Params, *, training: bool
 ) -> tuple[Tensor, Params]:
     """Return the logits (B,) and, in training, the regulariser."""
-    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes)
-    d_aw = options.n_aware * options.dim_embedding
-    trace |= {"X": X, "E_aw": X[:, :d_aw]}
-    rows = defaultdict(list)
-    alpha = scheduled(params, options, options.alpha_start, options.alpha_end)
-    z = torch.stack(
-        [example(params, x, x[:d_aw], alpha, options, rows, training=training) for x in X]
-    )
-    trace |= {key: torch.stack(values) for key, values in rows.items()}
+    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes, trace)
+    E_aw = trace["E_aw"] = X[:, : options.n_aware * options.dim_embedding]
+    t = steps_done(params["schedule"]["step"].detach(), training)
+    trace["alpha"] = scheduled(t, options.alpha_start, options.alpha_end, options)
+    H = X
+    for i, name in enumerate(layer_names(options), start=1):
+        kept = H
+        if is_pruned(name, options):
+            U = trace[f"{name}.U"] = pruner_input(E_aw, H)
+            pi = factors(params[name]["pruner"], U, options, trace, name, training=training)
+            kept = trace[f"{name}.H_pruned"] = pruned_inputs(H, pi, options, trace, name)
+        H = trace[f"{name}.A"] = layer_map(kept, params[name]["W"], params[name]["b"])
+        if name != "head":
+            H = trace[f"H_{i + 1}"] = ACTIVATIONS[options.activation](H)
+    if training:
+        trace["next.schedule.step"] = counted(params["schedule"]["step"], options)
     if not training or options.sparsity_weight == 0:
-        return z, {}
-    return z, {"sparsity": regulariser(params, options, trace)}
+        return H[:, 0], {}
+    lambda_hat = scheduled(t, options.lambda_start, options.lambda_end, options)
+    trace["lambda_hat"] = lambda_hat
+    return H[:, 0], {"sparsity": regulariser(lambda_hat, options, trace)}
+
+
+# --- layers and schedule --------------------------------------------------------------------------
 
 
 def layer_names(options: Any) -> list[str]:
@@ -46,94 +58,171 @@ def layer_names(options: Any) -> list[str]:
     return [*(f"layer_{i}" for i in range(1, len(options.hidden) + 1)), "head"]
 
 
-def scheduled(params: Params, options: Any, start: float, end: float) -> Tensor:
-    """A constant at the current step."""
-    step = params["schedule"]["step"].detach()[0]
-    if step >= options.schedule_steps:
-        return torch.as_tensor(end, dtype=step.dtype)
-    return start + (end - start) * step / options.schedule_steps
+def is_pruned(name: str, options: Any) -> bool:
+    """Whether a layer has a pruner."""
+    return options.prune_input != "none" or name != layer_names(options)[0]
 
 
-def example(
-    params: Params, x: Tensor, e: Tensor, alpha: Tensor, options: Any, rows: Any, *, training: bool
+def steps_done(step: Tensor, training: bool) -> Tensor:
+    """The count that the schedule follows, (1,)."""
+    return step
+
+
+def scheduled(t: Tensor, start: float, end: float, options: Any) -> Tensor:
+    """A constant after t steps, (1,)."""
+    if t.item() >= options.schedule_steps:
+        return torch.full_like(t, end)
+    return start + (end - start) * t / options.schedule_steps
+
+
+def counted(step: Tensor, options: Any) -> Tensor:
+    """One training step more."""
+    return step + 1
+
+
+def layer_map(kept: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """A of a layer, from inputs that are pruned already."""
+    return kept @ W + b
+
+
+# --- factors --------------------------------------------------------------------------------------
+
+
+def pruner_input(E_aw: Tensor, H: Tensor) -> Tensor:
+    """[E_aw, H]."""
+    return torch.cat([E_aw, H], dim=1)
+
+
+def factors(
+    params: Params, U: Tensor, options: Any, trace: Params, name: str, *, training: bool
 ) -> Tensor:
-    """Logit of one example; every vector on the way is appended to ``rows``."""
-    h = x
-    for name in layer_names(options):
-        layer, on_input = params[name], h is x
-        if on_input and options.prune_input == "none":
-            kept = h
-        else:
-            u = torch.cat([e, h])
-            factors = pruner(layer["pruner"], u, alpha, options, rows, name, training=training)
-            n_plain = len(e) if on_input and options.prune_input == "agnostic_only" else 0
-            kept = torch.cat([h[:n_plain], h[n_plain:] * factors])
-            rows[f"{name}.U"].append(u)
-            rows[f"{name}.H_last"].append(h[n_plain:])
-        a = kept @ layer["W"] + layer["b"]
-        rows[f"{name}.H"].append(h)
-        rows[f"{name}.H_pruned"].append(kept)
-        rows[f"{name}.A"].append(a)
-        h = a if name == "head" else ACTIVATIONS[options.activation](a)
-    return h[0]
+    """The factors pi (B, N) of one layer."""
+    a = trace[f"{name}.v_in"] = U @ params["W"] + params["b"]
+    if options.prune != "scaling":
+        a = trace[f"{name}.alpha_v_in"] = tempered(a, trace["alpha"])
+    gain = 1.0 if options.prune == "binarization" else options.beta
+    v = trace[f"{name}.v"] = soft_value(a, gain)
+    trace[f"{name}.y"] = v.detach() / gain
+    if not has_threshold(options, training):
+        pi = v * 1.0
+    else:
+        kept = trace[f"{name}.kept"] = mask(v, gain, options)
+        pi = with_threshold(v, kept, options, trace, name)
+    trace[f"{name}.pi"] = pi
+    return pi
 
 
-def pruner(
-    params: Params, u: Tensor, alpha: Tensor, options: Any, rows: Any, name: str, *, training: bool
-) -> Tensor:
-    """Factors of one example's neurons, one neuron at a time."""
-    found = defaultdict(list)
-    for j in range(params["W"].shape[1]):
-        v_in = u @ params["W"][:, j] + params["b"][j]
-        if options.prune == "scaling":
-            y = torch.sigmoid(v_in)
-            v = pi = options.beta * y
-        else:
-            y = torch.sigmoid(alpha * v_in)
-            v = y if options.prune == "binarization" else options.beta * y
-            kept = 1.0 if v.item() > options.epsilon else 0.0
-            pi = with_threshold(v, kept, options, training=training)
-            hard = kept if options.prune == "binarization" else v * kept
-            found["hard - v"].append((hard - v).detach())
-        for key, value in (("v_in", v_in), ("y", y), ("v", v), ("pi", pi)):
-            found[key].append(value)
-    for key, values in found.items():
-        rows[f"{name}.{key}"].append(torch.stack(values))
-    return torch.stack(found["pi"])
+def tempered(v_in: Tensor, alpha: Tensor) -> Tensor:
+    """Input of the sigmoid."""
+    return alpha * v_in
 
 
-def with_threshold(v: Tensor, kept: float, options: Any, *, training: bool) -> Tensor:
-    """Factor of one neuron; what is detached is a straight-through gradient's business."""
-    if options.prune == "fusion":
-        if options.fusion_grad == "ste":
-            return v + (v * kept - v).detach()
-        return v if kept else torch.zeros_like(v)
-    if options.binarize_grad == "zero":
-        return torch.full_like(v, kept)
-    if options.binarize_grad == "soft":
-        return v if training else torch.full_like(v, kept)
-    return v + (kept - v).detach()
+def soft_value(a: Tensor, gain: float) -> Tensor:
+    """v in (0, gain)."""
+    return gain * torch.sigmoid(a)
 
 
-def regulariser(params: Params, options: Any, trace: Params) -> Tensor:
+def has_threshold(options: Any, training: bool) -> bool:
+    """Whether small soft values become 0."""
+    is_soft = options.prune == "binarization" and options.binarize_grad == "soft" and training
+    return options.prune != "scaling" and not is_soft
+
+
+def mask(v: Tensor, gain: float, options: Any) -> Tensor:
+    """1 where the soft value, its gain included, passes the threshold, else 0."""
+    return (v > options.epsilon).long()
+
+
+def with_threshold(v: Tensor, kept: Tensor, options: Any, trace: Params, name: str) -> Tensor:
+    """Factors, with the gradient that the options choose."""
+    hard = hard_value(v, kept, options)
+    is_binary = options.prune == "binarization"
+    if (options.binarize_grad if is_binary else options.fusion_grad) == "ste":
+        trace |= {f"{name}.hard": hard, f"{name}.gap": hard - v}
+        trace[f"{name}.sg_gap"] = stop(trace[f"{name}.gap"])
+        return straight_through(v, trace[f"{name}.sg_gap"], hard)
+    return hard if hard.requires_grad else stop(hard)
+
+
+def hard_value(v: Tensor, kept: Tensor, options: Any) -> Tensor:
+    """1 or 0, or the soft value or 0."""
+    return kept.to(v.dtype) if options.prune == "binarization" else v * kept
+
+
+def straight_through(v: Tensor, sg_gap: Tensor, hard: Tensor) -> Tensor:
+    """The hard value, with the gradient of the soft one."""
+    return v + sg_gap
+
+
+def pruned_inputs(H: Tensor, pi: Tensor, options: Any, trace: Params, name: str) -> Tensor:
+    """H pi; of the input perhaps its last columns only."""
+    n_plain = H.shape[1] - pi.shape[1]
+    if n_plain == 0:
+        return product(H, pi, name)
+    plain, last = divided(H, n_plain)
+    pruned = product(last, pi, name)
+    trace |= {f"{name}.H_plain": plain, f"{name}.H_last": last, f"{name}.H_last_pruned": pruned}
+    return joined(plain, pruned)
+
+
+def product(H: Tensor, pi: Tensor, name: str) -> Tensor:
+    """Scale or remove neurons."""
+    return H * pi
+
+
+def divided(H: Tensor, n_plain: int) -> tuple[Tensor, Tensor]:
+    """Columns that are left alone, and those that have factors."""
+    return H[:, :n_plain], H[:, n_plain:]
+
+
+def joined(plain: Tensor, pruned: Tensor) -> Tensor:
+    """Put the columns back in their places."""
+    return torch.cat([plain, pruned], dim=1)
+
+
+# --- regulariser ----------------------------------------------------------------------------------
+
+
+def regulariser(lambda_hat: Tensor, options: Any, trace: Params) -> Tensor:
     """R_s of section 8.1; factors are not negative, so their sum is their 1-norm."""
-    lambda_hat = scheduled(params, options, options.lambda_start, options.lambda_end)
     target = (options.r_min + options.r_max) / 2
-    names = [name for name in layer_names(options) if f"{name}.pi" in trace]
-    total = torch.zeros((), dtype=lambda_hat.dtype)
-    for name in names:
-        pi = trace[f"{name}.pi"]
-        groups = [pi] if options.ratio == "batch" else list(pi)
-        found = defaultdict(list)
-        for group in groups:
-            r = 1 - group.sum() / group.numel()
-            distance = torch.abs(r - target)
-            inside = options.r_min <= r.item() <= options.r_max
-            weight = torch.zeros_like(r) if inside else lambda_hat * distance
-            if options.lambda_detach:
-                weight = weight.detach()
-            for key, value in (("r", r), ("distance", distance), ("weight", weight)):
-                found[key].append(value)
-            total = total + weight * distance / len(groups) / len(names)
-        trace |= {f"{name}.{key}": torch.stack(values) for key, values in found.items()}
-    return total
+    penalties = []
+    for name in filter(lambda name: is_pruned(name, options), layer_names(options)):
+        r = share(trace[f"{name}.pi"], options)
+        distance = torch.abs(r - target)
+        outside = ((r < options.r_min) | (r > options.r_max)).long()
+        weight = penalty_weight(distance, outside, lambda_hat)
+        trace |= {f"{name}.r": r, f"{name}.distance": distance}
+        trace |= {f"{name}.outside": outside, f"{name}.lambda": weight}
+        if options.lambda_detach:
+            weight = trace[f"{name}.sg_lambda"] = held(weight)
+        penalties.append(penalty(weight, distance))
+        trace[f"{name}.penalty"] = penalties[-1]
+    return over_layers(penalties)
+
+
+def share(pi: Tensor, options: Any) -> Tensor:
+    """Share of what is pruned, (1,), or (B,) if each example has its own."""
+    if options.ratio == "batch":
+        return (1 - pi.sum() / pi.numel()).reshape(1)
+    return 1 - pi.sum(dim=1) / pi.shape[1]
+
+
+def penalty_weight(distance: Tensor, outside: Tensor, lambda_hat: Tensor) -> Tensor:
+    """Lambda of section 8.1: zero inside the interval."""
+    return lambda_hat * distance * outside
+
+
+def held(weight: Tensor) -> Tensor:
+    """sg(lambda)."""
+    return stop(weight)
+
+
+def penalty(weight: Tensor, distance: Tensor) -> Tensor:
+    """Penalty of one layer, a scalar."""
+    return (weight * distance).mean()
+
+
+def over_layers(penalties: list[Tensor]) -> Tensor:
+    """Mean of the penalties of all pruned layers."""
+    return torch.stack(penalties).mean()

@@ -18,9 +18,9 @@ def forward(
     params: Params, batch: Any, options: Any, trace: Params, *, training: bool
 ) -> tuple[Tensor, Params]:
     """Return the logits (B,) and no auxiliary terms."""
-    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes)
+    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes, trace)
     E_aw = X[:, : options.n_aware * options.dim_embedding]
-    trace |= {"X": X, "E_aw": E_aw}
+    trace["E_aw"] = E_aw
     H = X
     for i in range(1, len(options.hidden) + 1):
         z = condition(E_aw, H, options)

@@ -6,7 +6,7 @@ from autograd.  Nothing here knows the package; parameters are nested dictionari
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,41 +67,53 @@ def mlp(
     return x
 
 
-class Core(NamedTuple):
-    """Factors, what the gain or the sigmoid is applied to, the core, generator outputs (B, .)."""
-
-    R: Tensor | None
-    C: Tensor | None
-    P: Tensor
-    Q: Tensor
-    generated: Tensor
+def generator(params: Params, U: Tensor, trace: Params, prefix: str) -> Tensor:
+    """Network of a weighting, with ReLU between its layers."""
+    return mlp(params, U, "relu", trace, prefix)
 
 
-def core(params: Params, U: Tensor, d_r: int, d_c: int, options: Any) -> Core:
-    """Generate Q_b (d_r, d_c) from U_b (3.2, and 3.8 row 5)."""
-    n_rows, gain = U.shape[0], options.gain
+def factor(generated: Tensor, rows: int, columns: int) -> Tensor:
+    """Fill a factor of every row from what its generator gives, row by row."""
+    return generated.reshape(len(generated), rows, columns)
+
+
+def factor_product(R: Tensor, C: Tensor) -> Tensor:
+    """P = S_R S_C; a factor without a batch axis serves all rows."""
+    return torch.matmul(R, C)
+
+
+def core_sigmoid(P: Tensor, gain: float) -> Tensor:
+    """Q = gain sigmoid(P)."""
+    return gain * torch.sigmoid(P)
+
+
+def core(
+    params: Params, U: Tensor, d_r: int, d_c: int, options: Any, trace: Params, prefix: str
+) -> Tensor:
+    """Generate Q_b (d_r, d_c) from U_b (3.2, and 3.8 row 5), with all that leads to it."""
+    generated = {
+        name: generator(params[name], U, trace, f"{prefix}.{name}")
+        for name in ("core_generator", "row_generator", "column_generator")
+        if name in params
+    }
     if options.variant == "non":
-        generated = mlp(params["core_generator"], U)
-        P = generated.reshape(n_rows, d_r, d_c)
-        return Core(None, None, P, gain * torch.sigmoid(P), generated)
-    generated = []
-    if options.variant in ("r", "rc"):
-        generated.append(mlp(params["row_generator"], U))
-        R = generated[-1].reshape(n_rows, d_r, -1)
+        P = generated["core_generator"].reshape(len(U), d_r, d_c)
     else:
-        R = params["R_share"]
-    if options.variant in ("c", "rc"):
-        generated.append(mlp(params["column_generator"], U))
-        C = generated[-1].reshape(n_rows, -1, d_c)
+        R, C = params.get("R_share"), params.get("C_share")
+        if options.variant in ("r", "rc"):
+            R = trace[f"{prefix}.S_R"] = factor(generated["row_generator"], d_r, -1)
+        if options.variant in ("c", "rc"):
+            C = trace[f"{prefix}.S_C"] = factor(generated["column_generator"], -1, d_c)
+        if options.sigmoid_on == "factors":
+            R = trace[f"{prefix}.sigma_S_R"] = torch.sigmoid(R)
+            C = trace[f"{prefix}.sigma_S_C"] = torch.sigmoid(C)
+        P = factor_product(R, C)
+    if options.variant != "non" and options.sigmoid_on == "factors":
+        Q = options.gain * P
     else:
-        C = params["C_share"]
-    if options.sigmoid_on == "factors":
-        P = torch.matmul(torch.sigmoid(R), torch.sigmoid(C))
-        Q = gain * P
-    else:
-        P = torch.matmul(R, C)
-        Q = gain * torch.sigmoid(P)
-    return Core(R, C, P, Q, torch.cat(generated, dim=1))
+        Q = core_sigmoid(P, options.gain)
+    trace |= {f"{prefix}.P": P, f"{prefix}.Q": Q}
+    return Q
 
 
 def psi(Q: Tensor, d_m: int, d_n: int, mode: str) -> Tensor:
@@ -110,23 +122,6 @@ def psi(Q: Tensor, d_m: int, d_n: int, mode: str) -> Tensor:
     if mode == "block":
         return Q.repeat_interleave(f_r, dim=1).repeat_interleave(f_c, dim=2)
     return Q.tile((1, f_r, f_c))
-
-
-def modulated(params: Params, H: Tensor, S: Tensor, options: Any) -> Tensor:
-    """A_bj = sum_i S_b,ij W_ij H_bi + b_j; with "out_in" W and S have their outputs first."""
-    W, b = params["W"], params["b"]
-    inputs_first = options.w_layout == "in_out"
-    product = "bij,ij,bi->bj" if inputs_first else "bji,ji,bi->bj"
-    if options.modulate_bias:
-        b = b * S.mean(dim=1 if inputs_first else 2)
-    return torch.einsum(product, S, W, H) + b
-
-
-def score(params: Params, e: Tensor, q: Tensor, disc: str) -> Tensor:
-    """Logit t (B,) of the pairs (e_b, q_b)."""
-    if disc == "bilinear":
-        return torch.einsum("bi,ij,bj->b", e, params["M"], q) + params["b"]
-    return mlp(params, torch.cat([e, q], dim=1)).squeeze(1)
 
 
 def jensen_shannon(t_pos: Tensor, t_neg: Tensor) -> Tensor:

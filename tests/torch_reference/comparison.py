@@ -83,21 +83,34 @@ def cached_intermediates(cache: Any) -> dict[str, np.ndarray]:
     """
     if isinstance(cache, ModelCache):
         cache = cache.network
-    if not isinstance(cache, (DNNCache, DPGCache, MIDPGCache)):
-        return {}
     if isinstance(cache, DNNCache):
-        return {"X": cache.X} | {f"layer_{i}.A": A for i, A in enumerate(cache.mlp.A, start=1)}
+        return {"X": cache.X} | {f"mlp.A_{i}": A for i, A in enumerate(cache.mlp.A, start=1)}
     found = {}
     if isinstance(cache, MIDPGCache):
         for group, c in cache.mi.items():
-            found |= {f"{group}.t_pos": c.t_pos, f"{group}.t_neg": c.t_neg}
+            found |= {f"mi.{group}.t_pos": c.t_pos, f"mi.{group}.t_neg": c.t_neg}
         cache = cache.dpg
-    found |= {"X": cache.X, "E_aw": cache.E_aw, "H": cache.H}
-    for name, c in cache.layers.items():
+    if not isinstance(cache, DPGCache):
+        return {}
+    found |= {"X": cache.X, "E_aw": cache.E_aw}
+    H = "X"
+    for i, (name, c) in enumerate(cache.layers.items(), start=2):
         found |= {f"{name}.U": c.U, f"{name}.A": c.A}
         found |= {f"{name}.Q": c.weighting.Q, f"{name}.generated": c.weighting.generated}
         if hasattr(c.product, "S"):  # textbook; it keeps S with inputs before outputs
-            found |= {f"{name}.H": c.product.H, f"{name}.S_in_out": c.product.S}
+            found |= {H: c.product.H, f"{name}.S_in_out": c.product.S}
+        H = f"{name}.A" if name == "head" else f"H_{i}"
+    return found | {H: cache.H}
+
+
+def combined(trace: dict[str, Any], options: Any) -> dict[str, Any]:
+    """Return what the caches of DPG keep in another form than the reference."""
+    found = {}
+    for key in [key for key in trace if key.endswith(".S") and not key.startswith("mi.")]:
+        name = key.removesuffix(".S")
+        outputs = (f"{name}.{kind}_generator.output" for kind in ("core", "row", "column"))
+        found[f"{name}.generated"] = torch.cat([trace[x] for x in outputs if x in trace], dim=1)
+        found[f"{key}_in_out"] = trace[key] if options.w_layout == "in_out" else trace[key].mT
     return found
 
 
@@ -133,8 +146,8 @@ def reference_step(
         values["total"] = values["ce"] + sum(weights[key] * x for key, x in auxiliary.items())
         target = values["total"]
     target.backward()
-    for key in [key for key in trace if key.endswith(".S") and hasattr(options, "w_layout")]:
-        trace[f"{key}_in_out"] = trace[key] if options.w_layout == "in_out" else trace[key].mT
+    if hasattr(options, "w_layout"):
+        trace |= combined(trace, options)
     return Step(values, trace, tree_map(lambda x: x.grad, tensors))
 
 

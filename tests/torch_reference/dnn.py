@@ -12,6 +12,5 @@ def forward(
     params: Params, batch: Any, options: Any, trace: Params, *, training: bool
 ) -> tuple[Tensor, Params]:
     """Return the logits (B,) and no auxiliary terms."""
-    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes)
-    trace["X"] = X
-    return mlp(params["mlp"], X, options.activation, trace).squeeze(1), {}
+    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes, trace)
+    return mlp(params["mlp"], X, options.activation, trace, "mlp").squeeze(1), {}

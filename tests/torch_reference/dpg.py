@@ -9,33 +9,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_reference.blocks import ACTIVATIONS, Params, core, lookup, modulated, psi
+from torch_reference.blocks import ACTIVATIONS, Params, core, lookup, psi, stop
 
 
 def forward(
     params: Params, batch: Any, options: Any, trace: Params, *, training: bool
 ) -> tuple[Tensor, Params]:
     """Return the logits (B,) of section 3.2 and no auxiliary terms."""
-    d_aw = options.n_aware * options.dim_embedding
-    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes)
-    E_aw, E_ag = X[:, :d_aw], X[:, d_aw:]
-    trace |= {"X": X, "E_aw": E_aw}
-    H = X
-    for name in modulated_names(options):
-        h_part = E_ag if options.dedup_first and name == "layer_1" else H
-        if options.dwm_detach_h:
-            h_part = h_part.detach()
-        U = E_aw if options.dwm_inputs == "aw_only" else torch.cat([E_aw, h_part], dim=1)
+    H = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes, trace)
+    E_aw = trace["E_aw"] = H[:, : options.n_aware * options.dim_embedding]
+    for i, name in enumerate(modulated_names(options), start=1):
+        beside = beside_context(name, H, options, trace)
+        U = trace[f"{name}.U"] = generator_input(name, E_aw, beside)
         d_m, d_n = params[name]["W"].shape
-        c = core(params[name]["weighting"], U, *core_size(d_m, d_n, options), options)
-        S = psi(c.Q, d_m, d_n, options.repeat_mode)
-        A = modulated(params[name], H, S, options)
-        trace |= {f"{name}.{key}": x for key, x in c._asdict().items() if x is not None}
-        trace |= {f"{name}.U": U, f"{name}.H": H, f"{name}.S": S, f"{name}.A": A}
-        H = A if name == "head" else ACTIVATIONS[options.activation](A)
-    trace["H"] = H
+        size = core_size(d_m, d_n, options)
+        Q = core(params[name]["weighting"], U, *size, options, trace, name)
+        S = trace[f"{name}.S"] = psi(Q, d_m, d_n, options.repeat_mode)
+        H = trace[f"{name}.A"] = modulated(params[name], H, S, options, trace, name)
+        if name != "head":
+            H = trace[f"H_{i + 1}"] = activated(H, options)
     if not options.modulate_output:
-        H = H @ params["head"]["W"] + params["head"]["b"]
+        H = trace["z"] = H @ params["head"]["W"] + params["head"]["b"]
     return H.squeeze(1), {}
 
 
@@ -52,3 +46,43 @@ def core_size(d_m: int, d_n: int, options: Any) -> tuple[int, int]:
     d_r = 1 if d_m == 1 else d_m // options.row_divisor
     d_c = 1 if d_n == 1 else d_n // options.col_divisor
     return d_r, d_c
+
+
+def beside_context(name: str, H: Tensor, options: Any, trace: Params) -> list[Tensor]:
+    """What the generators of a layer read beside E_aw (3.8)."""
+    if options.dwm_inputs == "aw_only":
+        return []
+    if options.dedup_first and name == "layer_1":
+        H = trace["E_ag"] = H[:, options.n_aware * options.dim_embedding :]
+    if options.dwm_detach_h:
+        H = trace[f"{name}.sg_H"] = stop(H)
+    return [H]
+
+
+def generator_input(name: str, E_aw: Tensor, beside: list[Tensor]) -> Tensor:
+    """U = [E_aw, H] of a layer."""
+    return torch.cat([E_aw, *beside], dim=1)
+
+
+def modulated(
+    params: Params, H: Tensor, S: Tensor, options: Any, trace: Params, name: str
+) -> Tensor:
+    """A_bj = sum_i S_b,ij W_ij H_bi + b_j; with "out_in" W and S have their outputs first."""
+    inputs_first, b = options.w_layout == "in_out", params["b"]
+    SW = trace[f"{name}.SW"] = weighted(S, params["W"])
+    product = torch.einsum("bij,bi->bj" if inputs_first else "bji,bi->bj", SW, H)
+    trace[f"{name}.product"] = product
+    if options.modulate_bias:
+        mean = trace[f"{name}.S_mean"] = S.mean(dim=1 if inputs_first else 2)
+        b = trace[f"{name}.weighted_b"] = mean * b
+    return product + b
+
+
+def weighted(S: Tensor, W: Tensor) -> Tensor:
+    """S_b * W of every row."""
+    return S * W
+
+
+def activated(A: Tensor, options: Any) -> Tensor:
+    """H^{l+1} = act(A^l)."""
+    return ACTIVATIONS[options.activation](A)

@@ -20,7 +20,7 @@ def forward(
 ) -> tuple[Tensor, Params]:
     """Return the logits (B,), and in training the orthogonality loss."""
     d_aw = options.n_aware * options.dim_embedding
-    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes)
+    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes, trace)
     E_sp, E_sh = X[:, :d_aw], X[:, d_aw:]
     A_c = E_sp @ params["encoder"]["W"] + params["encoder"]["b"]
     c = ACTIVATIONS[options.activation](A_c)
@@ -28,7 +28,7 @@ def forward(
     w = weights_of_the_set(params["shared"], c, batch.scenario, options, trace)
     m = mixed(w, G)
     rho = joined(c, m)
-    trace |= {"X": X, "E_sp": E_sp, "E_sh": E_sh, "A_c": A_c, "c": c, "G": G, "w": w, "m": m}
+    trace |= {"E_sp": E_sp, "E_sh": E_sh, "A_c": A_c, "c": c, "G": G, "w": w, "m": m}
     trace["rho"] = rho
     auxiliary = {}
     if training and options.orth_weight != 0.0:

@@ -1,7 +1,7 @@
-"""PLE in PyTorch, from equations.md section 5: row by row, every stream of every scenario.
+"""PLE in PyTorch, from equations.md section 5: every stream of every scenario for all rows.
 
-``trace`` receives every intermediate of every row and scenario, and beside them what concerns a
-row's own scenario only (names that end in ".own"), which is all that the grouped form computes.
+``trace`` receives every quantity of the definition under its name, and beside them what other ways
+to compute it build (``ple_parts.py``).
 """
 
 from __future__ import annotations
@@ -11,154 +11,185 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_reference.blocks import ACTIVATIONS, Params, lookup
+from torch_reference.by_scenario import logits, own_affine, route
+from torch_reference.ple_parts import parts
 
 
 def forward(
     params: Params, batch: Any, options: Any, trace: Params, *, training: bool
 ) -> tuple[Tensor, Params]:
     """Return the logits (B,) and no auxiliary terms."""
-    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes)
-    rows = [row(params, X[i], int(batch.scenario[i]), options) for i in range(len(batch.codes))]
-    for name in rows[0]:
-        trace[name] = torch.stack([intermediate[name] for intermediate in rows])
-    split_by_scenario(trace, options.n_scenarios)
-    trace["X"] = X
-    for name in [name for name in params if "shared_gate" in params[name]]:
-        trace[f"{name}.shared_gate.W"] = joined(params[name]["shared_gate"], options.n_scenarios)
+    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes, trace)
+    G, G_s = [X] * options.n_scenarios, X
     for j in range(1, len(options.expert_layers) + 1):
-        for name, W in joined_experts(params[f"level_{j}"]).items():
-            trace[f"level_{j}.experts.{name}.W"] = W
-        for k, W in enumerate(params[f"level_{j}"]["specific_gate"]["W"]):
-            trace[f"level_{j}.specific_gate.W.{k}"] = W
-    return trace["z"].reshape(-1), {}
-
-
-def row(params: Params, x: Tensor, s: int, options: Any) -> Params:
-    """Every intermediate of one row x (d_0,) of scenario s."""
-    D, trace = options.n_scenarios, {}
-    n_levels = len(options.expert_layers)
-    G, G_s = [x] * D, x
-    for j in range(1, n_levels + 1):
-        inner: Params = {}
-        G, G_s = level(params[f"level_{j}"], G, G_s, s, j < n_levels, options, inner)
-        trace |= {f"level_{j}.{name}": value for name, value in inner.items()}
-    h = G[s]
-    trace["tower.H"] = h
-    towers, n_layers = params["tower"], len(params["tower"])
-    for i in range(1, n_layers + 1):
-        a = h @ towers[f"layer_{i}"]["W"][s] + towers[f"layer_{i}"]["b"][s]
-        trace[f"tower.layer_{i}.A"] = a
-        trace[f"tower.layer_{i}.W"] = towers[f"layer_{i}"]["W"][s]  # each row its own copy
-        h = ACTIVATIONS[options.activation](a) if i < n_layers else a
-        trace[f"tower.layer_{i}.H"] = h
-    return trace | {"z": h}
+        G, G_s = level(params, j, G, G_s, batch.scenario, options, trace)
+    s = route(batch.scenario, training=training)
+    trace["G_own"] = own_rows(G, s)
+    z = tower(params["tower"], trace["G_own"], s, options, trace)
+    trace |= parts(params, trace, batch.scenario, options)
+    return logits(z, batch.scenario), {}
 
 
 def level(
-    params: Params, G: list, G_s: Tensor, s: int, has_shared_gate: bool, options: Any, trace: Params
-) -> tuple[list, Tensor | None]:
-    """One extraction level for one row: the next streams of all scenarios, and the shared one."""
-    D, m_k, m_s = options.n_scenarios, options.n_specific, options.n_shared
-    act = options.activation
-    trace |= {"G": torch.stack(G), "G.own": G[s]}
+    params: Params, j: int, G: list, G_s: Tensor, s: Tensor, options: Any, trace: Params
+) -> tuple[list, Tensor]:
+    """One extraction level: the next streams of all scenarios, and the shared one."""
+    name, D = f"level_{j}", options.n_scenarios
+    layers, inputs = params[name], shared_input(G_s, j)
     E = [
         [
-            expert(params["specific"], (k, e), G[k], act, trace, f"specific.{k}.{e}")
-            for e in range(m_k)
+            expert(layers["specific"], place(k, e), H, options, trace, f"{name}.expert_{k}_{e}")
+            for e in range(options.n_specific)
         ]
         for k in range(D)
+        for H in [expert_input(G[k], G_s, options)]
     ]
-    stack_experts(trace, params["specific"], D, m_k, s)
-    E_s = []
-    if m_s:
-        trace["G_s"] = G_s
-        E_s = [expert(params["shared"], (e,), G_s, act, trace, f"shared.{e}") for e in range(m_s)]
-        for name in params["shared"]:
-            for key in ("A", "H"):
-                parts = [trace[f"shared.{e}.{name}.{key}"] for e in range(m_s)]
-                trace[f"shared.{name}.{key}"] = torch.stack(parts)
-    for name in params["specific"]:
-        places = [f"specific.{k}.{e}" for k in range(D) for e in range(m_k)]
-        places += [f"shared.{e}" for e in range(m_s)]
-        for key in ("A", "H"):
-            parts = [trace[f"{place}.{name}.{key}"] for place in places]
-            trace[f"experts.{name}.{key}"] = torch.stack(parts)
-    everything = torch.stack([e for own in E for e in own] + E_s)
-    candidates = [torch.stack(E[k] + E_s) for k in range(D)]
-    trace |= {"S": everything, "S.by_scenario": torch.stack(candidates), "S.own": candidates[s]}
-    weights, G_next = [], []
+    E_s = [
+        expert(layers["shared"], (e,), inputs, options, trace, f"{name}.expert_s_{e}")
+        for e in range(options.n_shared)
+    ]
+    G_next = []
     for k in range(D):
-        w = torch.softmax(logits(params["specific_gate"], k, G[k]), dim=0)
-        weights.append(w)
-        G_next.append(sum(w[e] * candidates[k][e] for e in range(m_k + m_s)))
-    trace |= {"w.by_scenario": torch.stack(weights), "w.own": weights[s]}
-    if not (has_shared_gate and m_s):
-        return G_next, None
-    gate = params["shared_gate"]
-    alpha = torch.cat(
-        [logits(gate["specific"], k, G_s) for k in range(D)] + [logits(gate["shared"], None, G_s)]
-    )
-    allowed = torch.tensor(
-        [options.shared_gate_scope == "all" or k == s for k in range(D) for _ in range(m_k)]
-        + [True] * m_s
-    )
-    exponential = torch.exp(alpha - alpha.detach()[allowed].max())
-    w = torch.where(allowed, exponential, torch.zeros_like(alpha))
-    w = w / w.sum()
-    own = torch.tensor([k == s for k in range(D) for _ in range(m_k)] + [True] * m_s)
-    trace |= {"w_s": w, "w_s.own": w[own]}
-    return G_next, sum(w[e] * everything[e] for e in range(D * m_k + m_s))
+        S = candidates(E, E_s, k)
+        kernel = [layers["specific_gate"][leaf][k] for leaf in layers["specific_gate"]]
+        alpha = gate_logits(gate_input(G[k], G_s, options), *kernel)
+        G_next.append(mixed(alpha, None, S, trace, name, str(k)))
+    if j < len(options.expert_layers) and options.n_shared:
+        G_s = shared_stream(layers["shared_gate"], inputs, everyone(E, E_s), s, options, trace, j)
+    return G_next, G_s
 
 
-def logits(gate: Params, k: int | None, g: Tensor) -> Tensor:
-    """A single affine map of a stream; the bias may be missing."""
-    pick = (lambda leaf: leaf) if k is None else (lambda leaf: leaf[k])
-    alpha = g @ pick(gate["W"])
-    return alpha + pick(gate["b"]) if "b" in gate else alpha
+def shared_stream(
+    gate: Params, G_s: Tensor, S: Tensor, s: Tensor, options: Any, trace: Params, j: int
+) -> Tensor:
+    """Next shared stream: one kernel with a column for every expert of the list."""
+    kernel = []
+    for leaf in gate["shared"]:
+        kernel.append(joined(gate["specific"][leaf], gate["shared"][leaf]))
+        trace[f"level_{j}.gate_s.{leaf}"] = kernel[-1]
+    alpha, counts = gate_logits(G_s, *kernel), who_counts(s, options)
+    return mixed(alpha, counts, S, trace, f"level_{j}", "s")
 
 
-def joined(gate: Params, n_scenarios: int) -> Tensor:
-    """Kernel of the shared gate, a column for every expert."""
-    return torch.cat(
-        [*(gate["specific"]["W"][k] for k in range(n_scenarios)), gate["shared"]["W"]], dim=1
-    )
+def mixed(
+    alpha: Tensor, counts: Tensor | None, S: Tensor, trace: Params, name: str, k: str
+) -> Tensor:
+    """Weigh candidates by the softmax of alpha."""
+    w = softmax(alpha, counts)
+    G = mixture(w, S)
+    S_name = f"{name}.S" if k == "s" else f"{name}.S_{k}"
+    gate = f"{name}.gate_{k}"
+    trace |= {f"{gate}.alpha": alpha, f"{gate}.w": w, S_name: S, f"{name}.G_{k}": G}
+    return G
 
 
-def joined_experts(level: Params) -> Params:
-    """Kernels of all experts by layer, those of the scenarios first."""
-    return {
-        name: torch.cat(
-            [layer["W"].flatten(0, 1), *(level[p][name]["W"] for p in ("shared",) if p in level)]
-        )
-        for name, layer in level["specific"].items()
-    }
+# --- experts --------------------------------------------------------------------------------------
+
+
+def expert_input(G_k: Tensor, G_s: Tensor, options: Any) -> Tensor:
+    """Stream that the experts of a scenario read."""
+    return G_k
+
+
+def shared_input(G_s: Tensor, j: int) -> Tensor:
+    """Stream that the shared experts and the shared gate of level j read."""
+    return G_s
+
+
+def place(k: int, e: int) -> tuple[int, ...]:
+    """Place of expert e of scenario k in its stack."""
+    return k, e
 
 
 def expert(
-    params: Params, place: tuple, h: Tensor, activation: str, trace: Params, path: str
+    layers: Params, at: tuple[int, ...], H: Tensor, options: Any, trace: Params, name: str
 ) -> Tensor:
     """An MLP with an activation after every layer, the last one included."""
-    for name, layer in params.items():
-        a = h @ layer["W"][place] + layer["b"][place]
-        h = ACTIVATIONS[activation](a)
-        trace |= {f"{path}.{name}.A": a, f"{path}.{name}.H": h}
-    return h
+    for i, layer in enumerate(layers.values(), start=1):
+        A = trace[f"{name}.A_{i}"] = H @ layer["W"][at] + layer["b"][at]
+        if i == len(layers):
+            H = trace[f"{name}.E"] = output(A, options.activation)
+        else:
+            H = trace[f"{name}.H_{i}"] = ACTIVATIONS[options.activation](A)
+    return H
 
 
-def stack_experts(trace: Params, layers: Params, D: int, m_k: int, s: int) -> None:
-    """Trace the specific experts' values side by side, all of them and those of one scenario."""
-    for name in layers:
-        for key in ("A", "H"):
-            parts = [
-                torch.stack([trace[f"specific.{k}.{e}.{name}.{key}"] for e in range(m_k)])
-                for k in range(D)
-            ]
-            trace[f"specific.{name}.{key}"] = torch.stack(parts)
-            trace[f"specific.{name}.{key}.own"] = parts[s]
+def output(A: Tensor, activation: str) -> Tensor:
+    """What an expert says."""
+    return ACTIVATIONS[activation](A)
 
 
-def split_by_scenario(trace: Params, n_scenarios: int) -> None:
-    """Trace what each scenario's gate reads and weighs by itself, too."""
-    for name in [name for name in trace if name.endswith((".by_scenario", ".G"))]:
-        for k in range(n_scenarios):
-            trace[f"{name}.{k}"] = trace[name][:, k]
+def candidates(E: list, E_s: list, k: int) -> Tensor:
+    """S^k (B, m_k + m_s)."""
+    return torch.stack([*E[k], *E_s], dim=1)
+
+
+def everyone(E: list, E_s: list) -> Tensor:
+    """S (B, D m_k + m_s): scenario by scenario, the shared experts at the end."""
+    return torch.stack([*(e for own in E for e in own), *E_s], dim=1)
+
+
+# --- gates ----------------------------------------------------------------------------------------
+
+
+def gate_input(G_k: Tensor, G_s: Tensor, options: Any) -> Tensor:
+    """Stream that the gate of a scenario reads."""
+    return G_k
+
+
+def gate_logits(G: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
+    """A single affine map of a stream; the bias may be missing."""
+    return G @ W if b is None else G @ W + b
+
+
+def joined(of_scenarios: Tensor, shared: Tensor) -> Tensor:
+    """Columns (D, ..., m_k) of the scenarios' experts and the shared ones', side by side."""
+    return torch.cat([*of_scenarios, shared], dim=-1)
+
+
+def who_counts(s: Tensor, options: Any) -> Tensor | None:
+    """Which experts of the list (B, D m_k + m_s) the shared stream of a row may mix; None: all."""
+    if options.shared_gate_scope == "all":
+        return None
+    owners = [k for k in range(options.n_scenarios) for _ in range(options.n_specific)]
+    own = [[k == d for k in owners] + [True] * options.n_shared for d in s.tolist()]
+    return torch.tensor(own)
+
+
+def softmax(alpha: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Softmax over the candidates of each row that count; the others' weight is zero."""
+    if counts is None:
+        return torch.softmax(alpha, dim=1)
+    top = alpha.detach().masked_fill(~counts, -torch.inf).max(dim=1, keepdim=True).values
+    exponential = torch.where(counts, torch.exp(alpha - top), torch.zeros_like(alpha))
+    return exponential / exponential.sum(dim=1, keepdim=True)
+
+
+def mixture(w: Tensor, S: Tensor) -> Tensor:
+    """G_b = sum_e w_be S_be."""
+    return (w[:, :, None] * S).sum(dim=1)
+
+
+# --- towers ---------------------------------------------------------------------------------------
+
+
+def own_rows(G: list, s: Tensor) -> Tensor:
+    """Row i of the stream of its own scenario."""
+    return torch.stack([G[k][i] for i, k in enumerate(s.tolist())])
+
+
+def tower(layers: Params, H: Tensor, s: Tensor, options: Any, trace: Params) -> Tensor:
+    """Logits (B, 1) of each row's own tower."""
+    for i, layer in enumerate(layers.values(), start=1):
+        A = own_affine(H, layer["W"], layer["b"], s)
+        if i == len(layers):
+            H = trace["tower.output"] = tower_output(A, options)
+        else:
+            trace[f"tower.A_{i}"] = A
+            H = trace[f"tower.H_{i}"] = ACTIVATIONS[options.activation](A)
+    return H
+
+
+def tower_output(A: Tensor, options: Any) -> Tensor:
+    """A tower ends without an activation."""
+    return A

@@ -1,4 +1,7 @@
-"""STAR in PyTorch, from equations.md 6.1 and 6.2: scenario after scenario, row after row."""
+"""STAR in PyTorch, from equations.md 6.1 and 6.2: scenario after scenario, row after row.
+
+``trace`` receives every quantity of the definition under its name.
+"""
 
 from __future__ import annotations
 
@@ -6,105 +9,175 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_reference.blocks import ACTIVATIONS, Params, lookup, mlp
+from torch_reference.blocks import ACTIVATIONS, Params, lookup, mlp, stop
+from torch_reference.by_scenario import logits, own_affine, route
 
 
 def forward(
     params: Params, batch: Any, options: Any, trace: Params, *, training: bool
 ) -> tuple[Tensor, Params]:
     """Return the logits (B,) and no auxiliary terms."""
-    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes)
-    trace |= {"X": X, "s": batch.scenario}
-    s = batch.scenario.tolist()
+    s = batch.scenario
+    X = lookup(params["embedding"]["table"], batch.codes, options.vocab_sizes, trace)
+    trace["scenario"] = s
     V = X
     if options.pn == "partitioned":
-        V = normalised(params["norm"], X, s, options, trace, "norm", training)
-    trace["V"] = V
-    per_row = [star(params["star"], v, d, options) for v, d in zip(V, s, strict=True)]
-    for i, layer in enumerate(zip(*per_row, strict=True), start=1):
-        trace[f"star.{i}.A"] = torch.stack(layer)
-        trace[f"star.{i}.H"] = ACTIVATIONS[options.activation](trace[f"star.{i}.A"])
-    z = torch.stack([row[-1][0] for row in per_row])
-    for name, layer in params["star"].items():
-        W, W_d = layer["shared"]["W"], layer["scenario"]["W"]
-        trace[f"{name}.W_star"] = torch.stack([W * W_d[d] for d in sorted(set(s))])
+        V = normalised(params["norm"], X, s, options, trace, "norm", training=training)
+    z = star(params["star"], V, route(s, training=training), options, trace)
     if options.aux:
-        z = z + auxiliary(params["aux"], X, s, options, trace, training)
-    return z, {}
+        U_x = auxiliary_input(X, V)
+        z_aux = auxiliary(params["aux"], U_x, s, options, trace, training=training)
+        z = trace["z"] = joint(z, z_aux, training=training)
+    trace |= of_present(trace, s)
+    return logits(z, s), {}
+
+
+# --- normalisation --------------------------------------------------------------------------------
 
 
 def normalised(
-    params: Params, X: Tensor, s: list[int], options: Any, trace: Params, name: str, training: bool
+    params: Params, X: Tensor, s: Tensor, options: Any, trace: Params, name: str, *, training: bool
 ) -> Tensor:
-    """V_i of 6.1, with the statistics of ``statistics``."""
-    used = {d: statistics(params, X, s, d, training) for d in sorted(set(s))}
-    X_hat, V = [], []
-    for x, d in zip(X, s, strict=True):
-        mu, nu = used[d]
-        x_hat = (x - mu) / torch.sqrt(nu + options.eps)
-        scale = params["gamma"] * params["scenario_gamma"][d]
-        X_hat.append(x_hat)
-        V.append(scale * x_hat + (params["beta"] + params["scenario_beta"][d]))
-    trace[f"{name}.X_hat"] = torch.stack(X_hat)
-    trace[f"{name}.mu"] = torch.stack([mu for mu, _ in used.values()])
-    trace[f"{name}.nu"] = torch.stack([nu for _, nu in used.values()])
-    trace[f"{name}.inverse_std"] = (trace[f"{name}.nu"] + options.eps).rsqrt()
-    trace[f"{name}.X"] = X
-    return torch.stack(V)
+    """V of 6.1."""
+    mu = means(X, params["mean"], s, training=training)
+    deviation = X - mu[s]
+    nu = variances(deviation, params["variance"], s, training=training)
+    r = inverse_std(nu, options.eps)
+    X_hat = deviation * r[s]
+    gamma = scale(params["gamma"], params["scenario_gamma"])
+    beta = shift(params["beta"], params["scenario_beta"])
+    scaled = X_hat * gamma[s]
+    V = scaled + beta[s]
+    found = {"mu": mu, "deviation": deviation, "nu": nu, "inverse_std": r, "X_hat": X_hat}
+    found |= {"scale": gamma, "shift": beta, "scaled_X_hat": scaled, "V": V, "X": X}
+    trace |= {f"{name}.{key}": value for key, value in found.items()}
+    if training:
+        for key in ("mean", "variance"):
+            trace[f"next.{name}.{key}"] = moved(params[key], key, name, trace, options)
+    return V
 
 
-def statistics(
-    params: Params, X: Tensor, s: list[int], d: int, training: bool
-) -> tuple[Tensor, Tensor]:
-    """mu_d and nu_d: of the rows of d in training, if there are at least two; else the moving."""
-    rows = torch.stack([x for x, d_i in zip(X, s, strict=True) if d_i == d])
-    if not training or len(rows) < 2:
-        return params["mean"][d].detach(), params["variance"][d].detach()
-    return rows.mean(dim=0), rows.var(dim=0, correction=0)
+def means(X: Tensor, moving: Tensor, s: Tensor, *, training: bool) -> Tensor:
+    """mu (D, I)."""
+    return statistic(X, moving, s, training=training)
 
 
-def star(params: Params, h: Tensor, d: int, options: Any) -> list[Tensor]:
-    """Pre-activation of every layer for one row of scenario d; the last is its logit."""
-    found: list[Tensor] = []
-    for layer in params.values():
-        if found:
-            h = ACTIVATIONS[options.activation](found[-1])
-        shared, own = layer["shared"], layer["scenario"]
-        W_star, b_star = shared["W"] * own["W"][d], shared["b"] + own["b"][d]
-        found.append((h[:, None] * W_star).sum(dim=0) + b_star)
-    return found
+def variances(deviation: Tensor, moving: Tensor, s: Tensor, *, training: bool) -> Tensor:
+    """nu (D, I), biased."""
+    return statistic(deviation**2, moving, s, training=training)
 
 
-def auxiliary(
-    params: Params, X: Tensor, s: list[int], options: Any, trace: Params, training: bool
+def statistic(
+    x: Tensor, moving: Tensor, s: Tensor, *, training: bool, least: int = 2, n_fewer: int = 0
 ) -> Tensor:
-    """Logits of the small network on [e_dom(s), X]."""
-    if options.aux_norm:
-        X = normalised(params["norm"], X, s, options, trace, "aux.norm", training)
-    e_dom = torch.stack([params["domain"]["table"][d] for d in s])
-    U, inner = torch.cat([e_dom, X], dim=1), {}
-    z = mlp(params["mlp"], U, options.activation, inner).squeeze(1)
-    trace |= {"aux.U": U, "aux.z": z}
-    for name, A in inner.items():
-        trace[f"aux.{name}"] = A
-        trace[f"aux.{name}.H"] = ACTIVATIONS[options.activation](A)
-    return z
+    """Mean over the rows of d in training, if there are at least two; else the moving statistic."""
+    found = []
+    for d, old in enumerate(moving.detach()):
+        rows = x[s == d]
+        own = training and len(rows) >= least
+        found.append(rows.sum(dim=0) / max(len(rows) - n_fewer, 1) if own else old)
+    y = torch.stack(found)
+    return y if y.requires_grad else stop(y)
+
+
+def inverse_std(nu: Tensor, eps: float) -> Tensor:
+    """r = 1 / sqrt(nu + eps)."""
+    return torch.rsqrt(nu + eps)
+
+
+def scale(gamma: Tensor, gamma_d: Tensor) -> Tensor:
+    """Scales (D, I) multiply."""
+    return gamma * gamma_d
+
+
+def shift(beta: Tensor, beta_d: Tensor) -> Tensor:
+    """Shifts (D, I) add."""
+    return beta + beta_d
+
+
+def moved(moving: Tensor, key: str, name: str, trace: Params, options: Any) -> Tensor:
+    """Moving statistic after a step, for the scenarios with two rows or more."""
+    now = trace[f"{name}.{'mu' if key == 'mean' else 'nu'}"].detach()
+    new = moving.detach().clone()
+    for d in range(len(moving)):
+        if (trace["scenario"] == d).sum() >= 2:
+            new[d] = options.momentum * new[d] + (1 - options.momentum) * now[d]
+    return new
 
 
 def advance(leaves: Params, trace: Params, options: Any) -> Params:
-    """Moving statistics after a step, for the scenarios with two rows or more."""
-    rho, moved = options.momentum, {}
-    for name in ("norm", "aux.norm"):
-        if f"{name}.X" not in trace:
-            continue
-        X, s = trace[f"{name}.X"].detach(), trace["s"]
-        mean, variance = leaves[f"{name}.mean"].clone(), leaves[f"{name}.variance"].clone()
-        for d in range(len(mean)):
-            rows = X[s == d]
-            if len(rows) >= 2:
-                mu = rows.sum(dim=0) / len(rows)
-                nu = (rows**2).sum(dim=0) / len(rows) - mu**2
-                mean[d] = rho * mean[d] + (1 - rho) * mu
-                variance[d] = rho * variance[d] + (1 - rho) * nu
-        moved |= {f"{name}.mean": mean, f"{name}.variance": variance}
-    return moved
+    """Moving statistics after a step."""
+    return {
+        f"{name}.{key}": moved(leaves[f"{name}.{key}"], key, name, trace, options)
+        for name in ("norm", "aux.norm")
+        if f"{name}.X" in trace
+        for key in ("mean", "variance")
+    }
+
+
+# --- star -----------------------------------------------------------------------------------------
+
+
+def star(params: Params, H: Tensor, s: Tensor, options: Any, trace: Params) -> Tensor:
+    """Logits (B, 1) of the main network."""
+    for i, (name, layer) in enumerate(params.items(), start=1):
+        shared, own = layer["shared"], layer["scenario"]
+        W = trace[f"star.{name}.W_star"] = star_weights(shared["W"], own["W"], s)
+        b = trace[f"star.{name}.b_star"] = star_biases(shared["b"], own["b"])
+        A = own_affine(H, W, b, s)
+        if i == len(params):
+            return trace.setdefault("z_main", main_logit(A, options))
+        trace[f"star.A_{i}"] = A
+        H = trace[f"star.H_{i}"] = ACTIVATIONS[options.activation](A)
+    raise ValueError("the star has no layer")
+
+
+def star_weights(W: Tensor, W_d: Tensor, s: Tensor) -> Tensor:
+    """W_star (D, I, O): kernels multiply."""
+    return W * W_d
+
+
+def star_biases(b: Tensor, b_d: Tensor) -> Tensor:
+    """b_star (D, O): biases add."""
+    return b + b_d
+
+
+def main_logit(A: Tensor, options: Any) -> Tensor:
+    """The last layer has no activation."""
+    return A
+
+
+# --- auxiliary network ----------------------------------------------------------------------------
+
+
+def auxiliary_input(X: Tensor, V: Tensor) -> Tensor:
+    """It reads X."""
+    return X
+
+
+def auxiliary(
+    params: Params, X: Tensor, s: Tensor, options: Any, trace: Params, *, training: bool
+) -> Tensor:
+    """Logits (B, 1) of the small network on [e_dom(s), X]."""
+    if options.aux_norm:
+        X = normalised(params["norm"], X, s, options, trace, "aux.norm", training=training)
+    e_dom = trace["aux.e_dom"] = torch.stack([params["domain"]["table"][d] for d in s.tolist()])
+    U = trace["aux.U"] = side_by_side(e_dom, X)
+    return mlp(params["mlp"], U, options.activation, trace, "aux")
+
+
+def side_by_side(e_dom: Tensor, X: Tensor) -> Tensor:
+    """[e_dom, X]."""
+    return torch.cat([e_dom, X], dim=1)
+
+
+def joint(z_main: Tensor, z_aux: Tensor, *, training: bool) -> Tensor:
+    """Logits add, in training and in prediction."""
+    return z_main + z_aux
+
+
+def of_present(trace: Params, s: Tensor) -> Params:
+    """What there is by scenario, for those of the batch only: a part of it is what others keep."""
+    present = sorted(set(s.tolist()))
+    ends = (".mu", ".nu", ".inverse_std", ".W_star", ".b_star")
+    return {f"{key}.present": x[present] for key, x in trace.items() if key.endswith(ends)}

@@ -28,7 +28,7 @@ TEMPERED = Rule(
 
 def above(epsilon: float) -> Rule:
     """1[v > epsilon], an integer: 1 or 0."""
-    return Rule(lambda v: (v.real > epsilon).astype(np.int64), lambda dy, _, v: (None,))
+    return Rule(lambda v: (v.real > epsilon).astype(np.int8), lambda dy, _, v: (None,))
 
 
 MASKED = Rule(lambda v, kept: v * kept, lambda dy, _, v, kept: (dy * kept, None))
@@ -64,7 +64,7 @@ def distance(middle: float) -> Rule:
     """|r - middle|; its slope is the sign."""
 
     def sign(r: Any) -> Any:
-        return np.where(r.real > middle, 1.0, -1.0)
+        return np.where(r.real > middle, 1, -1).astype(np.int8)
 
     return Rule(lambda r: sign(r) * (r - middle), lambda dy, _, r: (sign(r) * dy,))
 
@@ -72,7 +72,7 @@ def distance(middle: float) -> Rule:
 def is_outside(r_min: float, r_max: float) -> Rule:
     """1[r not in [r_min, r_max]], an integer: 1 or 0."""
     return Rule(
-        lambda r: ((r.real < r_min) | (r.real > r_max)).astype(np.int64),
+        lambda r: ((r.real < r_min) | (r.real > r_max)).astype(np.int8),
         lambda dy, _, r: (None,),
     )
 

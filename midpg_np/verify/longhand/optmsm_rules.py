@@ -57,7 +57,7 @@ DIVIDE = Rule(
 
 def off_diagonal(n: int) -> Any:
     """Return ones off the diagonal of an (n, n) matrix, and zeros on it."""
-    return 1.0 - np.eye(n)
+    return 1.0 - np.eye(n, dtype=np.float32)
 
 
 OFF_DIAGONAL_PRODUCTS = Rule(

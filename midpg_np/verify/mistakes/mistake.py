@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
+
 from midpg_np.verify.longhand import Calculation, Rule, Step
 
 # How a mistake shows (equations.md 14).
@@ -102,9 +104,13 @@ class Mistake:
                 steps = [change.make(s, model) if change.matches(s) else s for s in steps]
         return replace(calculation, steps=tuple(steps))
 
+    def changes_step(self, step: Step) -> bool:
+        """Whether the mistake exchanges a step."""
+        return any(change.matches(step) for change in self.changes)
+
     def in_single_places(self, calculation: Calculation) -> list[Mistake]:
         """Return the mistake made in one part of the model alone, if it has several places."""
-        outputs = [s.output for s in calculation.steps if any(c.matches(s) for c in self.changes)]
+        outputs = [step.output for step in calculation.steps if self.changes_step(step)]
         places = list(dict.fromkeys(output.rpartition(".")[0] or output for output in outputs))
         if len(places) < 2:
             return []
@@ -189,7 +195,8 @@ def adjoint(at: str, wrong: Callable[..., Any], of: int = 0) -> Change:
     def make(step: Step, _: Any) -> Step:
         def backward(dy: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
             parts = list(step.rule.backward(dy, y, *inputs))
-            parts[of] = wrong(parts[of], dy, y, *inputs)
+            right = np.zeros_like(inputs[of]) if parts[of] is None else parts[of]
+            parts[of] = wrong(right, dy, y, *inputs)
             return tuple(parts)
 
         return replace(step, rule=replace(step.rule, backward=backward))

@@ -1,0 +1,182 @@
+"""What a comparison of numbers cannot see in a PyTorch module: each probe returns sentences.
+
+PyTorch is imported where it is used: the package does not need it.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from midpg_np.verify.torch_params import plain_tensors, registered_tensors
+from midpg_np.verify.torch_subject import Pass
+
+Predict = Callable[[Mapping[str, Any]], np.ndarray]
+FAILURES = (RuntimeError, ValueError, IndexError, TypeError)  # of a batch that code did not expect
+
+
+def random_training(training_pass: Callable[[], Pass]) -> list[str]:
+    """Say whether a training pass draws random numbers, which no case could hold.
+
+    Parameters
+    ----------
+    training_pass : callable
+        Runs the same pass anew.
+    """
+    import torch
+
+    passes = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        passes.append(training_pass())
+    first, second = passes
+    for name in first.keys() & second.keys():
+        if not torch.equal(first[name].value, second[name].value) and _is_finite(first[name]):
+            return [
+                f"training draws random numbers: {name} is another in a second pass. Switch "
+                "dropout off, and read 'partner' from the inputs in place of drawing it."
+            ]
+    return []
+
+
+def _is_finite(record: Any) -> bool:
+    return bool(record.value.isfinite().all())
+
+
+def prediction_problems(predict: Predict, inputs: Mapping[str, Any], tolerance: float) -> list[str]:
+    """Say whether a prediction depends on anything but its row (equations.md 11).
+
+    Parameters
+    ----------
+    predict : callable
+        Returns logits (B,) for inputs of B rows.
+    inputs : mapping
+        Tensors whose first axis is the row.
+    tolerance : float
+        Error allowed relative to the largest logit, or to 1.
+    """
+    n_rows = len(inputs["codes"])
+    whole = predict(inputs)
+    if whole.shape != (n_rows,) or not np.isfinite(whole).all():
+        return []  # the comparison says so
+    if not np.array_equal(whole, predict(inputs)):
+        return [
+            "predictions are random: a second one differs. Dropout outside of nn.Dropout needs "
+            "training=self.training."
+        ]
+    allowed = tolerance * max(1.0, float(np.abs(whole).max()))
+    turned = predict({name: tensor.flip(0) for name, tensor in inputs.items()})[::-1]
+    problems = _alone(predict, inputs, whole, allowed)
+    return problems + _compared(
+        "a prediction depends on the order of the rows", "in reversed order", turned, whole, allowed
+    )
+
+
+def _alone(
+    predict: Predict, inputs: Mapping[str, Any], whole: np.ndarray, allowed: float
+) -> list[str]:
+    """Predict row by row."""
+    alone = np.empty_like(whole)
+    for row in range(len(whole)):
+        try:
+            one = predict({name: tensor[row : row + 1] for name, tensor in inputs.items()})
+        except FAILURES as error:
+            return [f"a prediction of one row fails: {str(error).splitlines()[0]}."]
+        if one.shape != (1,):
+            return [f"a prediction of one row has shape {one.shape}; expected (1,)."]
+        alone[row] = one[0]
+    what = "a prediction depends on the other rows of its batch"
+    return _compared(what, "alone", alone, whole, allowed)
+
+
+def _compared(what: str, how: str, got: np.ndarray, whole: np.ndarray, allowed: float) -> list[str]:
+    error = np.abs(got - whole)
+    if not (error > allowed).any():
+        return []
+    row = int(error.argmax())
+    n_wrong = int((error > allowed).sum())
+    return [
+        f"{what}: row {row} gives {whole[row]:+.6e}, and {got[row]:+.6e} {how} "
+        f"({n_wrong} of {len(whole)} rows differ by more than {allowed:.1e})."
+    ]
+
+
+def saving_problems(trained: Any, start: Any, predicted: Callable[[Any], np.ndarray]) -> list[str]:
+    """Say whether a prediction changes when a module is saved and loaded.
+
+    Parameters
+    ----------
+    trained
+        A module after a step, in eval mode.
+    start
+        The same module before anything was done to it; it is changed.
+    predicted : callable
+        ``predicted(module)`` returns logits.
+    """
+    import torch
+
+    file = io.BytesIO()
+    torch.save(trained.state_dict(), file)
+    file.seek(0)
+    loaded = start.eval()
+    with torch.no_grad():
+        for tensor in {id(x): x for x in registered_tensors(loaded).values()}.values():
+            if tensor.is_floating_point():
+                tensor.add_(1.0)  # what is not loaded shall show
+    try:
+        loaded.load_state_dict(torch.load(file, weights_only=False))
+    except (RuntimeError, KeyError) as error:
+        return [f"its own state_dict() cannot be loaded: {str(error).splitlines()[0]}"]
+    predictions = []
+    for module in (trained, loaded):
+        torch.manual_seed(0)  # random predictions have a sentence of their own
+        predictions.append(predicted(module))
+    if np.array_equal(*predictions, equal_nan=True):
+        return []
+    lost = _lost(trained, loaded)
+    return [
+        "a prediction changes when the module is saved and loaded: state_dict() does not hold "
+        f"{', '.join(lost) or 'what it depends on'}."
+    ]
+
+
+def _lost(trained: Any, loaded: Any) -> list[str]:
+    """Return the paths of tensors that are not what they were before saving."""
+    import torch
+
+    buffers = {k: x for k, x in trained.named_buffers() if k not in trained.state_dict()}
+    kept = plain_tensors(loaded) | registered_tensors(loaded)
+    candidates = plain_tensors(trained) | buffers
+    return [k for k, x in candidates.items() if k not in kept or not torch.equal(x, kept[k])]
+
+
+def copied(module: Any, dtype: Any) -> Any:
+    """Return a copy of a module in another floating type.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be copied.
+    """
+    import torch
+
+    try:
+        copy_of = copy.deepcopy(module)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the {type(module).__name__} cannot be copied: it keeps a tensor from an earlier "
+            "call. Check a fresh one, and do not keep computed tensors in attributes."
+        ) from error
+    learning = [path for path, buffer in copy_of.named_buffers() if buffer.requires_grad]
+    with torch.no_grad():
+        copy_of.to(dtype)
+    for path in learning:  # converting has cut them off
+        copy_of.get_buffer(path).requires_grad_()
+    for tensor in plain_tensors(copy_of).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    return copy_of
