@@ -15,7 +15,7 @@ from midpg_np.verify.case import StepCase
 from midpg_np.verify.compare import Comparison, compare
 from midpg_np.verify.files import Dumped
 from midpg_np.verify.longhand import Calculation
-from midpg_np.verify.mistakes import Mistake, mistakes_of
+from midpg_np.verify.mistakes import Mistake, mistakes_in
 from midpg_np.verify.mistakes.mistake import GRADIENT
 from midpg_np.verify.outcome import SERVING, outcomes
 
@@ -74,7 +74,7 @@ def diagnose(
     if comparison.ok:
         return Diagnosis(comparison, (), (), 0)
     found = blame(case, comparison.dump)
-    suspects = [m for m in mistakes_of(case.model_name) if _is_suspect(m, comparison, found)]
+    suspects = [m for m in mistakes_in(case.model) if _is_suspect(m, comparison, found)]
     rounds = (
         [(m,) for m in suspects],
         [(part,) for m in suspects for part in m.in_single_places(case.calculation)],
@@ -93,7 +93,7 @@ def diagnose(
 
 def _is_suspect(mistake: Mistake, comparison: Comparison, found: Blame) -> bool:
     """Whether one of the mistake's own quantities is wrong by itself, or not in the dump."""
-    own = mistake.own_names(comparison.case.calculation)
+    own = mistake.own_names(comparison.case.calculation, comparison.case.model)
     own |= {SERVING + "logit"} if mistake.shows == "serving" else set()
     seen = own.intersection(comparison.dump)
     return bool(own) and (

@@ -20,7 +20,7 @@ def test_a_mistake_is_named_and_blamed_on_its_own_quantities(name, kind):
     mistake, case = MISTAKES[name], case_of(name, kind)
     diagnosis = diagnose(case, dump_with(case, mistake))
     assert diagnosis.names == [(name,)]
-    own = mistake.own_names(case.calculation)
+    own = mistake.own_names(case.calculation, case.model)
     assert own.intersection(diagnosis.blamed) or mistake.shows == "serving"
     assert diagnosis.comparison.wrong[0].name in own | {"serving.logit"}
 
@@ -121,7 +121,9 @@ def random_pairs(n, seed):
 
 def both_places(case, first, second, blamed):
     """Whether a name of either mistake is blamed."""
-    return all(m.own_names(case.calculation).intersection(blamed) for m in (first, second))
+    return all(
+        m.own_names(case.calculation, case.model).intersection(blamed) for m in (first, second)
+    )
 
 
 @pytest.mark.slow

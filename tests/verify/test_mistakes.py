@@ -8,12 +8,13 @@ import re
 
 import numpy as np
 import pytest
-from sizes import ENTRIES, IDS, case_of
+from sizes import ENTRIES, IDS, case_of, small_case
+from small import SMALL_MODELS
 
 from midpg_np.checks import Case, check_gradients
 from midpg_np.models import MODELS
 from midpg_np.tree import tree_flatten, tree_unflatten
-from midpg_np.verify.mistakes import MISTAKES, mistakes_of
+from midpg_np.verify.mistakes import MISTAKES, mistakes_in, mistakes_of
 from midpg_np.verify.outcome import INPUTS, calculations, outcome
 
 TOLERANCE = 1e-11
@@ -39,7 +40,7 @@ def test_the_first_thing_that_differs_is_the_mistakes_own(name, kind):
     mistake, case = MISTAKES[name], case_of(name, kind)
     wrong, _ = wrong_names(case, [mistake])
     assert wrong
-    assert wrong[0] in mistake.own_names(case.calculation)
+    assert wrong[0] in mistake.own_names(case.calculation, case.model)
 
 
 @entries
@@ -116,3 +117,14 @@ def test_the_catalogue_is_large_and_well_told():
 
 def test_inputs_are_not_parameters():
     assert not set(INPUTS) & set(case_of("labels exchanged", "dnn").params)
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_every_mistake_can_be_made_under_every_option(name):
+    """A diagnosis tries them all: one that does not fit the options must say so, not fail."""
+    kind, options = SMALL_MODELS[name]
+    case = small_case(kind, **options)
+    for mistake in mistakes_in(case.model):
+        found = outcome(case.model, case.given, [mistake])
+        lost = case.arrays.keys() - found.keys()  # what a mistake leaves unread has no adjoint
+        assert all(name.startswith("d.") for name in lost), mistake.name

@@ -6,6 +6,9 @@ tests must reject every entry, and a reader can study them one by one.
 
 from __future__ import annotations
 
+from typing import Any
+
+from midpg_np.models import model_name
 from midpg_np.verify.mistakes.adasparse import ADASPARSE_MISTAKES
 from midpg_np.verify.mistakes.apg import APG_MISTAKES
 from midpg_np.verify.mistakes.by_scenario import BY_SCENARIO
@@ -34,9 +37,14 @@ MISTAKES: dict[str, Mistake] = {
     )
 }
 
-__all__ = ["MISTAKES", "Change", "Mistake", "mistakes_of"]
+__all__ = ["MISTAKES", "Change", "Mistake", "mistakes_in", "mistakes_of"]
 
 
-def mistakes_of(model_name: str) -> list[Mistake]:
+def mistakes_of(name: str) -> list[Mistake]:
     """Return the mistakes that a model can have."""
-    return [mistake for mistake in MISTAKES.values() if model_name in mistake.models]
+    return [mistake for mistake in MISTAKES.values() if name in mistake.models]
+
+
+def mistakes_in(model: Any) -> list[Mistake]:
+    """Return the mistakes that there can be in a model with its options."""
+    return [mistake for mistake in mistakes_of(model_name(model)) if mistake.applies(model)]

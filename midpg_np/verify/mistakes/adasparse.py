@@ -22,10 +22,10 @@ from midpg_np.verify.mistakes.mistake import (
     Mistake,
     adjoint,
     dropped,
+    only_where,
     reading,
     value,
 )
-from midpg_np.verify.mistakes.only import only_where
 
 BINARIZED = {"prune": "binarization", "epsilon": 0.5}
 FUSED = {"epsilon": 1.0}  # a threshold that some soft values pass and others do not

@@ -25,31 +25,43 @@ class Change:
         Pattern of the outputs, as in file names: "layer_*.Q".
     make : callable
         ``make(step, model) -> step``, the wrong one.
-    adjoint_of : tuple of int
-        Positions of the inputs whose adjoints are wrong; () if the value itself is.
+    adjoint_of : tuple of int or callable
+        Positions of the inputs whose adjoints are wrong, or ``adjoint_of(step)``, which tells
+        them; () if the value itself is wrong.
     in_training, in_serving : bool
         Where the wrong step is used.
     within : str
         The part of the model in which the mistake is made, a beginning of names; "" for all of it.
+    is_meant : callable
+        ``is_meant(step, model)``: a further condition on the steps.
     """
 
     at: str
     make: Callable[[Step, Any], Step]
-    adjoint_of: tuple[int, ...] = ()
+    adjoint_of: tuple[int, ...] | Callable[[Step], tuple[int, ...]] = ()
     in_training: bool = True
     in_serving: bool = True
     within: str = ""
+    is_meant: Callable[[Step, Any], bool] = lambda step, model: True
 
     def matches(self, step: Step) -> bool:
         """Whether a step is exchanged."""
         is_inside = f"{step.output}.".startswith(f"{self.within}.") or not self.within
         return is_inside and fnmatchcase(step.output, self.at)
 
-    def own_names(self, step: Step) -> list[str]:
+    def made(self, step: Step, model: Any) -> Step:
+        """Return the wrong step, or the same one where the change does not apply."""
+        is_due = self.matches(step) and self.is_meant(step, model)
+        return self.make(step, model) if is_due else step
+
+    def own_names(self, step: Step, model: Any) -> list[str]:
         """Return the quantities that are wrong though all that they are computed from is right."""
+        if not (self.matches(step) and self.is_meant(step, model)):
+            return []
         if not self.in_training:
             return ["serving.logit"]
-        return [f"d.{step.inputs[i]}" for i in self.adjoint_of] or [step.output]
+        positions = self.adjoint_of(step) if callable(self.adjoint_of) else self.adjoint_of
+        return [f"d.{step.inputs[i]}" for i in positions] or [step.output]
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,8 @@ class Mistake:
         Pattern of the parameters that ``update`` treats wrongly.
     options : mapping
         Options of the model beside its defaults under which the mistake shows.
+    applies : callable
+        ``applies(model)``: whether there is such a thing in a model with these options.
     n_rows : int, optional
         Rows that a batch must have for it to show.
     """
@@ -94,6 +108,7 @@ class Mistake:
     update: Callable[[str, Any, Any], Any] | None = None
     moves: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    applies: Callable[[Any], bool] = lambda model: True
     n_rows: int | None = None
 
     def applied(self, calculation: Calculation, model: Any, *, training: bool) -> Calculation:
@@ -101,7 +116,7 @@ class Mistake:
         steps = list(calculation.steps)
         for change in self.changes:
             if change.in_training if training else change.in_serving:
-                steps = [change.make(s, model) if change.matches(s) else s for s in steps]
+                steps = [change.made(step, model) for step in steps]
         return replace(calculation, steps=tuple(steps))
 
     def changes_step(self, step: Step) -> bool:
@@ -123,14 +138,13 @@ class Mistake:
             for place in places
         ]
 
-    def own_names(self, calculation: Calculation) -> set[str]:
+    def own_names(self, calculation: Calculation, model: Any) -> set[str]:
         """Return the names that the mistake makes wrong by itself, not through others."""
         names = {
             name
             for change in self.changes
             for step in calculation.steps
-            if change.matches(step)
-            for name in change.own_names(step)
+            for name in change.own_names(step, model)
         }
         if self.update is not None:
             names |= {f"next.{n}" for n in calculation.given if fnmatchcase(n, self.moves)}
@@ -205,5 +219,36 @@ def adjoint(at: str, wrong: Callable[..., Any], of: int = 0) -> Change:
 
 
 def dropped(at: str, of: int = 0) -> Change:
-    """Nothing is sent back to one input, as behind a ``detach`` that nobody asked for."""
+    """Send nothing back to one input, as behind a ``detach`` that nobody asked for."""
     return adjoint(at, lambda right, *_: None, of)
+
+
+def _every_input(step: Step) -> tuple[int, ...]:
+    return tuple(range(len(step.inputs)))
+
+
+def dropped_all(at: str) -> Change:
+    """Send nothing back to any input."""
+
+    def make(step: Step, _: Any) -> Step:
+        silent = replace(step.rule, backward=lambda *_: (None,) * len(step.inputs))
+        return replace(step, rule=silent)
+
+    return Change(at, make, _every_input)
+
+
+def reversed_all(at: str) -> Change:
+    """Send everything back with the other sign."""
+
+    def make(step: Step, _: Any) -> Step:
+        def backward(*arguments: Any) -> tuple[Any, ...]:
+            return tuple(None if d is None else -d for d in step.rule.backward(*arguments))
+
+        return replace(step, rule=replace(step.rule, backward=backward))
+
+    return Change(at, make, _every_input)
+
+
+def only_where(is_meant: Callable[[Step, Any], bool], change: Change) -> Change:
+    """Make the change where ``is_meant(step, model)`` alone."""
+    return replace(change, is_meant=is_meant)

@@ -17,10 +17,10 @@ from midpg_np.verify.mistakes.mistake import (
     Mistake,
     adjoint,
     dropped,
+    only_where,
     reading,
     value,
 )
-from midpg_np.verify.mistakes.only import only_where
 from midpg_np.verify.mistakes.pepnet_gates import GATES, PEPNET, UNGATED, gates_embeddings
 
 TOWERS = {"towers": "per_scenario"}

@@ -15,9 +15,9 @@ from midpg_np.verify.mistakes.mistake import (
     Mistake,
     adjoint,
     dropped,
+    only_where,
     value,
 )
-from midpg_np.verify.mistakes.only import only_where
 
 PEPNET = ("pepnet",)
 TANH = {"activation": "tanh"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -75,13 +76,14 @@ def _of_shared_stream(step: Step, model: Any) -> tuple[str, ...]:
     return (f"{level}.G_s" if dot and model.n_shared else G), *params
 
 
-class _OfExperts(Change):
-    """A change of what the shared experts hear, or the specific ones, however many there are."""
+def _experts(*, shared: bool) -> Callable[[Step], tuple[int, ...]]:
+    """Tell the places of the shared experts among those that a gate mixes, or of the others."""
 
-    def own_names(self, step: Step) -> list[str]:
-        """Return the adjoints of the experts that hear less."""
-        is_shared = self.make is _last_gate_only
-        return [f"d.{name}" for name in step.inputs if (".expert_s_" in name) == is_shared]
+    def positions(step: Step) -> tuple[int, ...]:
+        names = enumerate(step.inputs)
+        return tuple(i for i, name in names if (".expert_s_" in name) == shared)
+
+    return positions
 
 
 def _last_gate_only(step: Step, model: Any) -> Step:
@@ -203,7 +205,7 @@ EXPERTS = (
         right="dE^s = sum_k w^k dG^k + w^s dG^s",
         shows=GRADIENT,
         fix="Add (+=) over the gates: a shared expert has D + 1 readers.",
-        changes=(_OfExperts("level_*.S*", _last_gate_only),),
+        changes=(Change("level_*.S*", _last_gate_only, _experts(shared=True)),),
     ),
     Mistake(
         name="specific experts detached in the shared stream",
@@ -213,7 +215,7 @@ EXPERTS = (
         right="dE^k_e = w^k_e dG^k + w^s_{k m_k + e} dG^s",
         shows=GRADIENT,
         fix='With scope "all" a specific expert below the last level learns from every scenario.',
-        changes=(_OfExperts("level_*.S", _shared_experts_only),),
+        changes=(Change("level_*.S", _shared_experts_only, _experts(shared=False)),),
     ),
     Mistake(
         name="shared stream detached between levels",

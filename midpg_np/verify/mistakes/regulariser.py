@@ -23,18 +23,39 @@ from midpg_np.verify.mistakes.mistake import (
     Mistake,
     adjoint,
     dropped,
+    dropped_all,
+    only_where,
     reading,
+    reversed_all,
     value,
 )
 
 MIDPG = ("midpg",)
-NEGATIVE_MAPS = ("mi.*.neg.A_*", "mi.*.neg.output")
+
+
+def _is_mlp(step: Step, model: Any) -> bool:
+    return bool(model.disc == "mlp")
+
+
+def _is_bilinear(step: Step, model: Any) -> bool:
+    return bool(model.disc == "bilinear")
 
 
 def _passing_stop(step: Step, _: Any) -> Step:
     """Let the gradient pass where it should stop."""
     return replace(step, rule=replace(STOP, backward=lambda dy, _, x: (dy,)))
 
+
+# Where contexts of matching pairs, and parameters on shuffled pairs, would get their adjoints.
+POSITIVES_SILENT = (
+    dropped("mi.*.pos.pair", 0),
+    only_where(_is_bilinear, dropped("mi.*.pos.output", 0)),
+)
+NEGATIVES_SILENT = (
+    *(dropped("mi.*.neg.A_*", of) for of in (1, 2)),
+    *(only_where(_is_mlp, dropped("mi.*.neg.output", of)) for of in (1, 2)),
+    *(only_where(_is_bilinear, dropped("mi.*.neg.output", of)) for of in (2, 3)),
+)
 
 # --- pairs ----------------------------------------------------------------------------------------
 
@@ -132,6 +153,7 @@ PAIRS = (
         shows=VALUE,
         fix="Shuffle the context only; shuffling both makes matching pairs again.",
         changes=(Change("mi.*.neg.pair", _both_sides_shuffled),),
+        applies=lambda model: model.disc == "mlp",
     ),
     Mistake(
         name="positive pairs' context detached",
@@ -141,7 +163,7 @@ PAIRS = (
         right="dE_aw[b] += de_pos[b]",
         shows=GRADIENT,
         fix="The regulariser trains the tables through both kinds of pairs.",
-        changes=(dropped("mi.*.pos.pair", 0),),
+        changes=POSITIVES_SILENT,
     ),
     Mistake(
         name="context detached in the regulariser",
@@ -151,7 +173,7 @@ PAIRS = (
         right="pairs of E_aw",
         shows=GRADIENT,
         fix="Do not detach E_aw in front of the discriminator, unless mi_detach_context is meant.",
-        changes=(dropped("mi.*.pos.pair", 0), dropped("mi.E_neg")),
+        changes=(*POSITIVES_SILENT, dropped("mi.E_neg")),
     ),
     Mistake(
         name="detach of the context missing in the regulariser",
@@ -182,7 +204,7 @@ SIGNAL = (
         right="dQ = dQ^main + dq_pos + dq_neg",
         shows=GRADIENT,
         fix="Do not detach S: then only the discriminator learns and lambda does nothing.",
-        changes=(dropped("mi.*.signal"),),
+        changes=(dropped_all("mi.*.signal"),),
     ),
     Mistake(
         name="generator plays against the discriminator",
@@ -192,7 +214,7 @@ SIGNAL = (
         right="dQ = dQ^main + dq",
         shows=GRADIENT,
         fix="Both minimise the same loss: no reversal of the gradient, no alternating steps.",
-        changes=(adjoint("mi.*.signal", lambda right, *_: -right),),
+        changes=(reversed_all("mi.*.signal"),),
     ),
     Mistake(
         name="regulariser's share overwrites the core's gradient",
@@ -202,7 +224,7 @@ SIGNAL = (
         right="dQ = dQ^main + dq_pos + dq_neg",
         shows=GRADIENT,
         fix="Q has two readers: add their adjoints.",
-        changes=(dropped("layer_*.S"),),
+        changes=(dropped("[!m]*.S"),),
     ),
     Mistake(
         name="discriminator reads the core before its sigmoid",
@@ -213,6 +235,7 @@ SIGNAL = (
         shows=VALUE,
         fix="Hand the weights that are used, after the sigmoid, to the discriminator.",
         changes=(reading("mi.*.signal", _before_sigmoid, FLATTEN),),
+        applies=lambda model: model.disc_input == "core" and model.sigmoid_on == "product",
     ),
     Mistake(
         name="detach of the core missing in the regulariser",
@@ -357,7 +380,7 @@ LOSS = (
         right="dT from t_pos and from t_neg, added",
         shows=GRADIENT,
         fix="One set of weights scores both kinds of pairs: add both gradients.",
-        changes=tuple(dropped(at, of) for at in NEGATIVE_MAPS for of in (1, 2)),
+        changes=NEGATIVES_SILENT,
     ),
 )
 

@@ -22,7 +22,23 @@ from midpg_np.verify.mistakes.mistake import (
 )
 
 DPG = ("dpg", "midpg")
-LAYER = "layer_*"
+
+
+def _has_sigmoid_on_core(model: Any) -> bool:
+    return bool(model.variant == "non" or model.sigmoid_on == "product")
+
+
+def _has_sigmoid_on_product(model: Any) -> bool:
+    return bool(model.variant != "non" and model.sigmoid_on == "product")
+
+
+def _generators_read_h(model: Any) -> bool:
+    return bool(model.dwm_inputs == "both")
+
+
+def _has_second_copy(model: Any) -> bool:
+    return bool(model.dwm_inputs == "both" and not model.dedup_first)
+
 
 # --- repeat ---------------------------------------------------------------------------------------
 
@@ -40,10 +56,16 @@ def _other_adjoint(step: Step, model: Any) -> Step:
     return replace(step, rule=replace(step.rule, backward=wrong.backward))
 
 
-def _one_copy(right: Any, dS: Any, S: Any, Q: Any) -> Any:
+def _one_copy(step: Step, model: Any) -> Step:
     """Adjoint of the copies as if only the first of each were there."""
-    f_r, f_c = S.shape[1] // Q.shape[1], S.shape[2] // Q.shape[2]
-    return dS[:, ::f_r, ::f_c]
+
+    def wrong(right: Any, dS: Any, S: Any, Q: Any) -> Any:
+        d_r, d_c = Q.shape[1:]
+        if model.repeat_mode == "tile":
+            return dS[:, :d_r, :d_c]
+        return dS[:, :: S.shape[1] // d_r, :: S.shape[2] // d_c]
+
+    return adjoint("*", wrong).make(step, model)
 
 
 REPEAT = (
@@ -75,7 +97,7 @@ REPEAT = (
         right="dQ_rc = sum of dS_ij over the copies",
         shows=GRADIENT,
         fix="Sum over the copies: reshape to (d_r, f_r, d_c, f_c) and sum over both f.",
-        changes=(adjoint("*.S", _one_copy),),
+        changes=(Change("*.S", _one_copy, (0,)),),
     ),
     Mistake(
         name="adjoint of repeat in the other layout",
@@ -136,8 +158,9 @@ def _shared_averaged(name: str, of: int, variant: str) -> Mistake:
         right=f"d{name} = sum_b (...)",
         shows=GRADIENT,
         fix="1/B is in the loss already: the adjoint of what all rows share is a sum.",
-        changes=(adjoint(f"{LAYER}.P", lambda right, dP, *_: right / len(dP), of),),
+        changes=(adjoint("*.P", lambda right, dP, *_: right / len(dP), of),),
         options={"variant": variant},
+        applies=lambda model: model.variant == variant,
     )
 
 
@@ -151,6 +174,7 @@ CORE = (
         shows=VALUE,
         fix="Apply the sigmoid to P before it is repeated.",
         changes=(value("*.Q", lambda step, model: scale(model.gain)),),
+        applies=_has_sigmoid_on_core,
     ),
     Mistake(
         name="tanh in place of the sigmoid on the core",
@@ -169,6 +193,7 @@ CORE = (
                 ),
             ),
         ),
+        applies=_has_sigmoid_on_core,
     ),
     Mistake(
         name="sigmoid on the factors in place of their product",
@@ -182,6 +207,7 @@ CORE = (
             value("*.P", Rule(_sigmoid_of_factors, _sigmoid_of_factors_backward)),
             value("*.Q", lambda step, model: scale(model.gain)),
         ),
+        applies=_has_sigmoid_on_product,
     ),
     Mistake(
         name="gain forgotten",
@@ -204,6 +230,7 @@ CORE = (
         fix="The gain stands outside: it sets the range (0, gain).",
         changes=(value("*.Q", _gain_inside),),
         options={"gain": 2.0},
+        applies=_has_sigmoid_on_core,
     ),
     Mistake(
         name="sigmoid's derivative without the gain",
@@ -280,7 +307,8 @@ GENERATORS = (
         right="dH = (S * W) dA + dU^h",
         shows=GRADIENT,
         fix="H reaches the loss through its product and through every generator of its layer.",
-        changes=(dropped(f"{LAYER}.U", 1),),
+        changes=(dropped("*.U", 1),),
+        applies=_generators_read_h,
     ),
     Mistake(
         name="context detached in front of the generators",
@@ -290,7 +318,7 @@ GENERATORS = (
         right="dE_aw += dU^e for every generator",
         shows=GRADIENT,
         fix="Do not detach E_aw: every generator trains the tables of the context.",
-        changes=(dropped(f"{LAYER}.U", 0),),
+        changes=(dropped("*.U", 0),),
     ),
     Mistake(
         name="second copy of the context forgotten",
@@ -301,6 +329,7 @@ GENERATORS = (
         shows=GRADIENT,
         fix="Add both column blocks of dU at the first layer.",
         changes=(adjoint("layer_1.U", _second_copy, 1),),
+        applies=_has_second_copy,
     ),
     Mistake(
         name="context detached in the backbone's input",
@@ -442,7 +471,8 @@ PRODUCT = (
         right="A = (S * W)^T H + b",
         shows=VALUE,
         fix="Equation (1) weighs W only; the weighted bias is the option modulate_bias.",
-        changes=(Change(f"{LAYER}.A", _bias_weighted_too),),
+        changes=(Change("*.A", _bias_weighted_too),),
+        applies=lambda model: not model.modulate_bias,
     ),
     Mistake(
         name="backbone without activations",
