@@ -21,7 +21,7 @@ from midpg_np.verify.compare import Comparison, DumpMismatchError, compare
 from midpg_np.verify.diagnose import Diagnosis, diagnose
 from midpg_np.verify.files import Dumped
 from midpg_np.verify.names import NameMap, name_map
-from midpg_np.verify.torch_params import load_case
+from midpg_np.verify.torch_params import load_into
 from midpg_np.verify.torch_probes import (
     copied,
     prediction_problems,
@@ -141,7 +141,7 @@ def check(
         raise ValueError("call is for modules; a function is called with (params, inputs).")
     places = name_map(names, list(case.arrays))
     precision = getattr(torch, dtype)
-    with _restored(module_or_function if is_module else None, precision):
+    with _restored(precision):
         if is_module:
             dump, problems = _check_module(
                 module_or_function, case, places, call or forward_call, ignore, optimizer, precision
@@ -163,16 +163,13 @@ def _import_torch() -> Any:
 
 
 @contextmanager
-def _restored(module: Any, precision: Any) -> Iterator[None]:
+def _restored(precision: Any) -> Iterator[None]:
     """Give PyTorch back as it was: random streams, default type, whether gradients are kept."""
     import torch
 
-    devices = (
-        {parameter.device for parameter in module.parameters()} if module is not None else set()
-    )
     default = torch.get_default_dtype()
-    used = [device for device in devices if device.type == "cuda"]
-    with torch.random.fork_rng(devices=used), torch.enable_grad():
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.set_default_dtype(precision)  # of the tensors that a forward makes
         try:
             yield
@@ -191,7 +188,7 @@ def _check_module(
 ) -> Found:
     start = copied(module, precision)
     loaded = copy.deepcopy(start)
-    problems = load_case(loaded, case, places, ignore)
+    problems = load_into(loaded, case, places, ignore)
 
     def subject(of: Any) -> ModuleSubject:
         return ModuleSubject(of, module, call, places)
@@ -218,9 +215,12 @@ def _check_function(
 ) -> Found:
     has_training = "training" in inspect.signature(function).parameters
     params, state = case.params, case.state
+    for name in (*params, *state):
+        if name in places.places:
+            raise ValueError(f"{name} is mapped, but a function gets it under the case's name.")
 
     def subject(*, training: bool) -> FunctionSubject:
-        values = {k: torch_tensor(array, precision) for k, array in (params | state).items()}
+        values = {k: _tensor(array, precision) for k, array in (params | state).items()}
         for name in params if training else ():
             values[name].requires_grad_()
         return FunctionSubject(
@@ -248,7 +248,7 @@ def _predictions(subject: Subject, inputs: Mapping[str, Any], precision: Any) ->
     return dump, prediction_problems(lambda rows: predict(subject, rows)[0], given, tolerance)
 
 
-def torch_tensor(array: Any, precision: Any) -> Any:
+def _tensor(array: Any, precision: Any) -> Any:
     """Return a copy of an array as a tensor."""
     import torch
 

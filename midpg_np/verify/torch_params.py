@@ -100,7 +100,7 @@ def shares(place: Place, shapes: Sequence[tuple[int, ...]], array: np.ndarray) -
     return np.split(flat, np.cumsum(sizes)[:-1])
 
 
-def load_case(
+def load_into(
     module: Any, case: StepCase, places: NameMap, ignore: Sequence[str] = ()
 ) -> list[str]:
     """Write a case's parameters and state into a module; return what is wrong with the module.

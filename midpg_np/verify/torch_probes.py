@@ -31,7 +31,7 @@ def random_training(training_pass: Callable[[], Pass]) -> list[str]:
 
     passes = []
     for seed in (0, 1):
-        torch.manual_seed(seed)
+        seed_all(seed)
         passes.append(training_pass())
     first, second = passes
     for name in first.keys() & second.keys():
@@ -41,6 +41,15 @@ def random_training(training_pass: Callable[[], Pass]) -> list[str]:
                 "dropout off, and read 'partner' from the inputs in place of drawing it."
             ]
     return []
+
+
+def seed_all(seed: int) -> None:
+    """Seed the streams that are in use; torch.manual_seed would seed those to come as well."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 def _is_finite(record: Any) -> bool:
@@ -131,11 +140,10 @@ def saving_problems(trained: Any, start: Any, predicted: Callable[[Any], np.ndar
         loaded.load_state_dict(torch.load(file, weights_only=False))
     except (RuntimeError, KeyError) as error:
         return [f"its own state_dict() cannot be loaded: {str(error).splitlines()[0]}"]
-    predictions = []
-    for module in (trained, loaded):
-        torch.manual_seed(0)  # random predictions have a sentence of their own
-        predictions.append(predicted(module))
-    if np.array_equal(*predictions, equal_nan=True):
+    seed_all(0)  # random predictions have a sentence of their own
+    before = predicted(trained)
+    seed_all(0)
+    if np.array_equal(before, predicted(loaded), equal_nan=True):
         return []
     lost = _lost(trained, loaded)
     return [

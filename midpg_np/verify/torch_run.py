@@ -91,6 +91,9 @@ def take_step(
     loss, problems = joint_loss(recorded, case, subject.places, inputs)
     subject.look_at(loss)
     loss.backward()
+    for tensor in tensors.values():
+        if tensor.grad is not None and tensor.grad.is_sparse:
+            tensor.grad = tensor.grad.to_dense()
     if optimizer:
         torch.optim.Adam(subject.parameters(), lr=LEARNING_RATE, eps=EPSILON).step()
     end = subject.tensors()  # looked up again: state may have been replaced

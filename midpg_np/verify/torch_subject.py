@@ -76,7 +76,8 @@ class ModuleSubject:
         """Run the module and return what it returns and what its submodules put out."""
         before = {path: part.training for path, part in self.module.named_modules()}
         with recorded_outputs(self.module, self.places) as outputs:
-            returned = called(lambda given: self.call(self.module, given), inputs)
+            returned, changed = called(lambda given: self.call(self.module, given), inputs)
+        self.problems += changed
         for path, part in self.module.named_modules():
             if part.training != before.get(path, part.training):
                 mode = "train" if part.training else "eval"
@@ -137,7 +138,10 @@ class FunctionSubject:
 
     def __call__(self, inputs: Mapping[str, Any]) -> Pass:
         """Run the function and return what it returns."""
-        returned = called(lambda given: self.function(self.values, given, **self.options), inputs)
+        returned, changed = called(
+            lambda given: self.function(self.values, given, **self.options), inputs
+        )
+        self.problems += changed
         return as_named(returned, self.places)
 
     def tensors(self) -> dict[str, Any]:
@@ -186,15 +190,30 @@ def _needs(who: str, name: str) -> str:
     return f"{who} needs {name!r}, which a prediction does not have; predictions are not checked."
 
 
-def called(call: Callable[[dict[str, Any]], Any], inputs: Mapping[str, Any]) -> Any:
-    """Call with a copy of the inputs; say so if a prediction asks for what only training has."""
+def called(
+    call: Callable[[dict[str, Any]], Any], inputs: Mapping[str, Any]
+) -> tuple[Any, list[str]]:
+    """Call with a copy of the inputs; return what came out, and which inputs were changed.
+
+    Raises
+    ------
+    PredictionInputError
+        If a prediction asks for what only training has.
+    """
+    import torch
+
+    given = {name: tensor.clone() for name, tensor in inputs.items()}
     try:
-        return call(dict(inputs))
+        returned = call(dict(given))
     except KeyError as error:
         name = error.args[0] if error.args else None
         if name in TRAINING_ONLY and name not in inputs:
             raise PredictionInputError(_needs("the call", name)) from error
         raise
+    changed = [name for name, tensor in given.items() if not torch.equal(tensor, inputs[name])]
+    return returned, [
+        f"a call changes {name!r} in place: the batch is another now." for name in changed
+    ]
 
 
 def as_named(returned: Any, places: NameMap) -> Pass:
@@ -270,7 +289,8 @@ def picked(outputs: Mapping[str, Sequence[Recorded]], places: NameMap) -> Pass:
     ValueError
         If a name without number means a submodule that is called several times.
     """
-    wanted, found = _mapped_sources(places), {}
+    wanted = _mapped_sources(places)
+    found: Pass = {}
     for name, outs in outputs.items():
         if name in wanted and len(outs) > 1:
             numbered = [f"{name}[{i}]" for i in range(len(outs))]
@@ -297,7 +317,8 @@ def read(recorded: Pass, places: NameMap, name: str) -> Any:
 
 def leaves(loss: Any) -> list[Any]:
     """Return the tensors at the end of a loss's graph, to which gradients are added."""
-    found, seen, stack = {}, set(), [loss.grad_fn]
+    found: dict[int, Any] = {}
+    seen, stack = set(), [loss.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

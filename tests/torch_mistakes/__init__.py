@@ -4,6 +4,7 @@ from torch_mistakes import (
     adasparse,
     apg,
     common,
+    network,
     optmsm,
     pepnet,
     ple,
@@ -13,7 +14,7 @@ from torch_mistakes import (
 )
 from torch_mistakes.carrier import Carrier
 
-MODULES = (common, weighting, regulariser, apg, optmsm, pepnet, adasparse, ple, star)
+MODULES = (common, network, weighting, regulariser, apg, optmsm, pepnet, adasparse, ple, star)
 
 CARRIERS: dict[str, Carrier] = {
     name: carrier for module in MODULES for name, carrier in module.MISTAKES.items()

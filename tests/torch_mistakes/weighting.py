@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_reference.blocks import factor, factor_product, mlp, psi, stop
-from torch_reference.dpg import activated, generator_input, modulated, weighted
+from torch_reference.dpg import generator_input, modulated, weighted
 
 from torch_mistakes.carrier import Carrier, Tensors, changed, differentiated_as
 
@@ -139,14 +139,6 @@ def matrix_detached(S: Tensor, W: Tensor) -> Tensor:
     return weighted(S.detach(), W)
 
 
-def not_activated(A: Tensor, options: Any) -> Tensor:
-    return A.clone()
-
-
-def activated_without_derivative(A: Tensor, options: Any) -> Tensor:
-    return differentiated_as(activated(A, options), A)
-
-
 def _blocks(**wrong: Any) -> Carrier:
     return Carrier({f"torch_reference.blocks.{name}": f for name, f in wrong.items()})
 
@@ -185,6 +177,4 @@ MISTAKES: dict[str, Carrier] = {
     "gradient of W without S": _dpg(weighted=plain_gradient),
     "weighting matrix detached in the product": _dpg(weighted=matrix_detached),
     "bias weighted though it should not be": Carrier(options={"modulate_bias": True}),
-    "backbone without activations": _dpg(activated=not_activated),
-    "activation's derivative forgotten": _dpg(activated=activated_without_derivative),
 }

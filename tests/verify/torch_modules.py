@@ -35,6 +35,14 @@ class PackedFields(nn.Module):
         return self.table(codes + self.offsets).flatten(1)
 
 
+class SparseFields(PackedFields):
+    """Gradients of the rows that were read."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(sum(VOCAB), DIM, sparse=True)
+
+
 class DNN(nn.Module):
     """Embeddings and nn.Sequential, with operations in place; the logit is (B, 1)."""
 
@@ -173,12 +181,28 @@ class Star(nn.Module):
         return torch.einsum("bi,bij->bj", h, W) + self.shared.bias + self.bias[scenario]
 
 
+class OwnStar(Star):
+    """Weights of every scenario by themselves; those of an absent one are not touched."""
+
+    def __init__(self, d_in, d_out):
+        super().__init__(d_in, d_out)
+        del self.weight
+        self.own = nn.ParameterList(torch.ones(d_in, d_out) for _ in range(SCENARIOS))
+
+    def forward(self, h, scenario):
+        W = self.shared.weight.T
+        rows = [row @ (W * self.own[d]) for row, d in zip(h, scenario.tolist(), strict=True)]
+        return torch.stack(rows) + self.shared.bias + self.bias[scenario]
+
+
 class STAR(nn.Module):
-    def __init__(self, norm=Norm):
+    """A star of layers on the normalised input, and a small network beside it."""
+
+    def __init__(self, norm=Norm, star=Star):
         super().__init__()
         self.fields = Fields()
         self.norm = norm()
-        self.layers = nn.ModuleList([Star(6, 12), Star(12, 6), Star(6, 1)])
+        self.layers = nn.ModuleList([star(6, 12), star(12, 6), star(6, 1)])
         self.domain = nn.Embedding(SCENARIOS, 3)
         self.small = nn.Sequential(nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 1))
 
@@ -299,3 +323,11 @@ class SwitchingDNN(DNN):
     def forward(self, codes):
         self.layers.eval()
         return super().forward(codes)
+
+
+class ShiftingFields(PackedFields):
+    """Offsets are added to the caller's codes."""
+
+    def forward(self, codes):
+        codes += self.offsets
+        return self.table(codes).flatten(1)

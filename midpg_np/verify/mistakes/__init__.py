@@ -14,18 +14,22 @@ from midpg_np.verify.mistakes.apg import APG_MISTAKES
 from midpg_np.verify.mistakes.by_scenario import BY_SCENARIO
 from midpg_np.verify.mistakes.common import COMMON
 from midpg_np.verify.mistakes.mistake import Change, Mistake
+from midpg_np.verify.mistakes.network import NETWORK
 from midpg_np.verify.mistakes.optmsm import OPTMSM_MISTAKES
 from midpg_np.verify.mistakes.pepnet import PEPNET_MISTAKES
 from midpg_np.verify.mistakes.ple import PLE_MISTAKES
 from midpg_np.verify.mistakes.regulariser import REGULARISER
 from midpg_np.verify.mistakes.star import STAR_MISTAKES
-from midpg_np.verify.mistakes.weighting import WEIGHTING
+from midpg_np.verify.mistakes.weighted_layer import WEIGHTED_LAYER
+from midpg_np.verify.mistakes.weighting_core import WEIGHTING_CORE
 
 MISTAKES: dict[str, Mistake] = {
     mistake.name: mistake
     for mistake in (
         *COMMON,
-        *WEIGHTING,
+        *NETWORK,
+        *WEIGHTING_CORE,
+        *WEIGHTED_LAYER,
         *REGULARISER,
         *APG_MISTAKES,
         *OPTMSM_MISTAKES,

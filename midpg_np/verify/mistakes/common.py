@@ -12,6 +12,7 @@ from midpg_np.verify.longhand import Rule, Step
 from midpg_np.verify.longhand.adam import EPSILON, LEARNING_RATE, adam_step
 from midpg_np.verify.mistakes.mistake import (
     GRADIENT,
+    SERVING,
     STATE,
     VALUE,
     Mistake,
@@ -63,6 +64,11 @@ SQUEEZED = Rule(
     lambda x: x.reshape(x.shape[:1] if len(x) > 1 else ()),
     lambda dy, _, x: (np.reshape(dy, x.shape),),
 )
+
+
+def _probability(step: Step, _: Any) -> Rule:
+    """Return the sigmoid of what should be returned; nothing is differentiated in a prediction."""
+    return Rule(lambda *inputs: sigmoid(step.rule.forward(*inputs))[0], step.rule.backward)
 
 
 def _of_one_number(step: Step, _: Any) -> Rule:
@@ -166,6 +172,16 @@ COMMON = (
         fix="Name the axis: squeeze(1), or index [:, 0].",
         changes=(value("logit", SQUEEZED), value("ce", _of_one_number)),
         n_rows=1,
+    ),
+    Mistake(
+        name="prediction returns a probability",
+        models=ALL,
+        equation="2.5",
+        wrong="prediction = sigmoid(z)",
+        right="prediction = z, the logit",
+        shows=SERVING,
+        fix="Return logits in both modes and apply the sigmoid where probabilities are reported.",
+        changes=(value("logit", _probability, in_training=False),),
     ),
     Mistake(
         name="embedding not registered with the optimiser",
