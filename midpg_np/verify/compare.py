@@ -148,7 +148,7 @@ def compare(
     names : mapping or path, optional
         Name map, see ``verify.names``.
     ignore : sequence of str
-        Patterns of names in the dump that mean nothing to the case.
+        Patterns of names in the dump to pass over.
 
     Raises
     ------

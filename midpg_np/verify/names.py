@@ -169,7 +169,7 @@ def mapped(
     names : mapping or path, optional
         The map.
     ignore : sequence of str
-        Patterns of names in the dump that mean nothing to the case.
+        Patterns of names in the dump to pass over.
 
     Raises
     ------
@@ -178,6 +178,7 @@ def mapped(
         closest is suggested.
     """
     places = name_map(names, case_names)
+    dump = {k: v for k, v in dump.items() if not any(fnmatchcase(k, pattern) for pattern in ignore)}
     found, used = {}, set()
     for name in case_names:
         place = places.place(name)
@@ -188,7 +189,7 @@ def mapped(
         elif present:
             absent = next(source for source in place.sources if source not in dump)
             raise ValueError(f"{name}: the dump lacks {absent!r}.{closest(absent, dump)}")
-    _check_all_used(places, dump, found, used, case_names, ignore)
+    _check_all_used(places, dump, found, used, case_names)
     return found
 
 
@@ -207,7 +208,6 @@ def _check_all_used(
     found: Mapping[str, Any],
     used: set[str],
     case_names: Sequence[str],
-    ignore: Sequence[str],
 ) -> None:
     derived = ["", *TEMPLATES.values()]
     for name in places.places:
@@ -217,7 +217,7 @@ def _check_all_used(
                 f"{name}: the dump has neither {source!r} nor its gradient.{closest(source, dump)}"
             )
     for source in dump:
-        if source not in used and not any(fnmatchcase(source, pattern) for pattern in ignore):
+        if source not in used:
             raise ValueError(
                 f"the dump holds {source!r}, which is no quantity of the case."
                 f"{closest(source, case_names)} Map it, or ignore it."

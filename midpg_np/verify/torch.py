@@ -126,6 +126,8 @@ def check(
     ------
     ImportError
         If PyTorch is not installed.
+    TypeError
+        If it is neither a module nor a function.
     ValueError
         If a parameter of the case has no place in the module or does not fit there, or if what is
         returned cannot be compared.

@@ -47,8 +47,8 @@ OPTIONS = {
     ],
     "ple": [
         {"n_specific": 2, "gate_bias": False},
-        {"n_specific": 2, "shared_gate_scope": "own"},
-        {"expert_layers": (2,), "n_shared": 0},
+        {"n_specific": 2, "shared_gate_scope": "own", "n_scenarios": 3},
+        {"expert_layers": (2,), "n_shared": 0, "n_scenarios": 3},
     ],
     "star": [{"aux_norm": True}, {"pn": "none"}],
     "pepnet": [

@@ -17,6 +17,7 @@ import torch_modules as modules  # noqa: E402
 from torch import nn  # noqa: E402
 from torch_maps import (  # noqa: E402
     DNN,
+    FIELDS,
     HOOKS,
     MIDPG,
     NETWORK,
