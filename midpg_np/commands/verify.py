@@ -18,6 +18,7 @@ from midpg_np.verify.case import N_ROWS, StepCase, load_case, make_case
 from midpg_np.verify.compare import compare
 from midpg_np.verify.diagnose import Suspects, diagnose
 from midpg_np.verify.mistakes import MISTAKES, mistakes_of
+from midpg_np.verify.mistakes.page import catalogue_page, mistake_dict
 from midpg_np.verify.ready import READY, fingerprint, ready_case, sized_model, stored_fingerprints
 
 app = typer.Typer(
@@ -129,6 +130,7 @@ def diagnose_command(
 def mistakes(
     model: Annotated[str | None, typer.Argument(help="Only those that a model can have.")] = None,
     as_json: JsonOption = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """List the catalogue of mistakes: wrong and right formula, how it shows, and the fix.
 
@@ -138,7 +140,10 @@ def mistakes(
         check_model_name(model)
     entries = list(MISTAKES.values()) if model is None else mistakes_of(model)
     if as_json:
-        print(json.dumps([verify_tables.mistake_dict(m) for m in entries], indent=2))
+        print(json.dumps([mistake_dict(m) for m in entries], indent=2))
+        return
+    if markdown:
+        print(catalogue_page(entries))
         return
     _print_lines(line for mistake in entries for line in verify_tables.mistake_lines(mistake))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -117,12 +116,3 @@ def mistake_lines(mistake: Mistake) -> list[str]:
         f"    shows: {mistake.shows}",
         f"    fix:   {mistake.fix}",
     ]
-
-
-def mistake_dict(mistake: Mistake) -> dict[str, Any]:
-    """One entry as JSON-able data."""
-    keys = ("name", "equation", "wrong", "right", "shows", "fix")
-    return {key: getattr(mistake, key) for key in keys} | {
-        "models": list(mistake.models),
-        "options": dict(mistake.options),
-    }

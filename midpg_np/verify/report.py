@@ -12,6 +12,7 @@ from midpg_np.pages import page, panels, table
 from midpg_np.plots import plot_error_map
 from midpg_np.verify.compare import Comparison, Entry
 from midpg_np.verify.diagnose import Diagnosis
+from midpg_np.verify.mistakes.page import mistake_dict
 
 MOST_PICTURES = 12
 SHOWN_KINDS = {
@@ -60,19 +61,7 @@ def diagnosis_dict(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return a diagnosis as JSON-able data, with the comparison in it."""
     return as_dict(diagnosis.comparison) | {
         "tried": diagnosis.n_tried,
-        "matches": [
-            [
-                {
-                    "name": m.name,
-                    "equation": m.equation,
-                    "wrong": m.wrong,
-                    "right": m.right,
-                    "fix": m.fix,
-                }
-                for m in match
-            ]
-            for match in diagnosis.matches
-        ],
+        "matches": [[mistake_dict(mistake) for mistake in match] for match in diagnosis.matches],
         "blamed": list(diagnosis.blamed),
     }
 

@@ -1,4 +1,4 @@
-"""Comparison: what differs first, where in the array, what rounding explains and what it does not."""
+"""Comparison: what differs first, where in the array, and what rounding explains."""
 
 import json
 

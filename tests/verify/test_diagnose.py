@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from sizes import ENTRIES, IDS, case_of, small_case
+from sizes import ENTRIES, IDS, case_of, random_pairs, small_case
 
 from midpg_np.models import MODELS
-from midpg_np.verify.diagnose import diagnose, pairs
+from midpg_np.verify.diagnose import diagnose
 from midpg_np.verify.mistakes import MISTAKES, mistakes_of
 from midpg_np.verify.outcome import outcome
 
@@ -103,20 +103,6 @@ def test_a_right_dump_has_no_diagnosis():
     case = small_case("dnn")
     diagnosis = diagnose(case, case.arrays)
     assert (diagnosis.matches, diagnosis.blamed, diagnosis.n_tried) == ((), (), 0)
-
-
-def random_pairs(n, seed):
-    """Draw pairs of mistakes that show on one case, over all models."""
-    rng = np.random.default_rng(seed)
-    found = [
-        (kind, first, second)
-        for kind in MODELS
-        for first, second in pairs(mistakes_of(kind), case_of("labels exchanged", kind).calculation)
-        if dict(first.options) == dict(second.options)
-        and first.n_rows == second.n_rows
-        and not (first.update and second.update)
-    ]
-    return [found[i] for i in rng.choice(len(found), n, replace=False)]
 
 
 def both_places(case, first, second, blamed):

@@ -1,4 +1,4 @@
-"""Files of cases and dumps that are truncated, foreign or newer: a sentence, and nothing is executed."""
+"""Files that are truncated, foreign or newer: one sentence, and nothing is executed."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def test_foreign_files_are_no_cases(tmp_path, suffix):
     path = tmp_path / f"weights.{suffix}"
     arrays = {"weight": np.ones(3)}
     save_file(arrays, path) if suffix == "safetensors" else np.savez(path, **arrays)
-    with pytest.raises(ValueError, match="file of another origin; expected a midpg_np.case file"):
+    with pytest.raises(ValueError, match=r"file of another origin; expected a midpg_np\.case file"):
         load_case(path)
 
 

@@ -223,7 +223,7 @@ COMMON = (
         wrong="theta' = theta - eta sqrt(1 - beta_2) m / (1 - beta_1) / (sqrt(v) + epsilon)",
         right="theta' = theta - eta m / (1 - beta_1) / (sqrt(v / (1 - beta_2)) + epsilon)",
         shows=STATE,
-        fix="Correct v before adding epsilon; TensorFlow 1 does not (Adam(eps_mode='tf1')).",
+        fix="Correct v before adding epsilon; TensorFlow 1 and Keras do not.",
         update=_epsilon_uncorrected,
         moves="*",
     ),
