@@ -98,8 +98,7 @@ def print_pairs(n: int, seed: int) -> None:
         else:
             count["neither"] += 1
     counted = ", ".join(f"{v} {k}" for k, v in count.items())
-    print(f"
-Of {n} random pairs: {counted}")
+    print(f"\nOf {n} random pairs: {counted}")
 
 
 def print_times() -> None:

@@ -124,6 +124,8 @@ def _entries(names: Mapping[str, Any] | str | Path | None) -> tuple[dict[str, An
     if names is None or isinstance(names, Mapping):
         return dict(names or {}), "name map"
     path = Path(names)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; expected a name map in TOML.")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")), str(path)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
