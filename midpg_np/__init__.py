@@ -45,6 +45,10 @@ _HOME = {
     "midpg_np.training.evaluate": ("evaluate", "predict_logits"),
     "midpg_np.training.loop": ("fit",),
     "midpg_np.training.run": ("RunResult", "write_run"),
+    "midpg_np.verify.case": ("StepCase", "load_case", "make_case"),
+    "midpg_np.verify.compare": ("DumpMismatchError", "compare"),
+    "midpg_np.verify.diagnose": ("diagnose",),
+    "midpg_np.verify.mistakes": ("MISTAKES",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

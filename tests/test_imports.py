@@ -30,6 +30,10 @@ ALLOWED = {
     "data": {"backend", "batch", "ops"},
     "plots": set(),
     "pages": set(),
+    "verify": {
+        *("tree", "batch", "ops", "losses", "layers", "models", "checks", "training"),
+        *("pages", "plots"),
+    },
     "training": {
         *("backend", "kernels", "tree", "batch", "workspace", "ops", "losses", "layers"),
         "models",
@@ -143,7 +147,12 @@ def loaded_by(statement):
 
 @pytest.mark.parametrize(
     "statement",
-    ["import midpg_np", "import midpg_np.models", "import midpg_np.checks.catalogue"],
+    [
+        "import midpg_np",
+        "import midpg_np.models",
+        "import midpg_np.checks.catalogue",
+        "import midpg_np.verify.report, midpg_np.verify.torch, midpg_np.verify.ready",
+    ],
 )
 def test_importing_the_mathematics_loads_numpy_and_nothing_heavier(statement):
     assert not loaded_by(statement).intersection(HEAVY)

@@ -12,76 +12,37 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from midpg_np.verify.adapter import (
+    TOLERANCES,
+    PredictionInputError,
+    Report,
+    check_dtype,
+    serving_inputs,
+)
+from midpg_np.verify.adapter_probes import prediction_problems
 from midpg_np.verify.case import StepCase
-from midpg_np.verify.compare import Comparison, DumpMismatchError, compare
-from midpg_np.verify.diagnose import Diagnosis, diagnose
+from midpg_np.verify.compare import compare
 from midpg_np.verify.files import Dumped
 from midpg_np.verify.names import NameMap, name_map
 from midpg_np.verify.torch_params import load_into
 from midpg_np.verify.torch_probes import (
     copied,
-    prediction_problems,
     random_training,
     saving_problems,
 )
-from midpg_np.verify.torch_run import input_tensors, predict, serving_inputs, take_step
+from midpg_np.verify.torch_run import input_tensors, predict, take_step
 from midpg_np.verify.torch_subject import (
     Call,
     FunctionSubject,
     ModuleSubject,
-    PredictionInputError,
     Subject,
     forward_call,
 )
 
-# Error allowed between two predictions of the same row, relative to the largest logit.
-TOLERANCES = {"float64": 1e-12, "float32": 1e-5}
-KINDS = ("value", "gradient", "next", "serving")
-
 Found = tuple[dict[str, Dumped], list[str]]
-
-
-@dataclass(frozen=True)
-class TorchReport:
-    """What was found.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        Number by number.
-    problems : tuple of str
-        What numbers do not show, a sentence each.
-    """
-
-    comparison: Comparison
-    problems: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether all that was compared is right, and there are no problems."""
-        return self.comparison.ok and not self.problems
-
-    def raise_if_wrong(self) -> None:
-        """Raise ``DumpMismatchError`` that says all that is wrong."""
-        if not self.ok:
-            raise DumpMismatchError(str(self))
-
-    def diagnose(self) -> Diagnosis:
-        """Say which mistake of the catalogue reproduces the numbers."""
-        return diagnose(self.comparison.case, self.comparison.dump)
-
-    def __str__(self) -> str:
-        wrong, n_compared = self.comparison.wrong, self.comparison.n_compared
-        lines = [f"{n_compared - len(wrong)} of {n_compared} compared quantities are right"]
-        if len(self.comparison.entries) > n_compared:
-            lines[0] += f", {len(self.comparison.missing)} of the case were not given"
-        firsts = {kind: self.comparison.first(kind) for kind in KINDS}
-        lines += [f"first wrong {kind}: {entry}" for kind, entry in firsts.items() if entry]
-        return "\n".join([*lines, *(f"problem: {problem}" for problem in self.problems)])
 
 
 def check(
@@ -93,7 +54,7 @@ def check(
     ignore: Sequence[str] = (),
     optimizer: bool = True,
     dtype: str = "float64",
-) -> TorchReport:
+) -> Report:
     """Run a training step and a prediction of a case in PyTorch, and compare all numbers.
 
     A module is copied and never changed.  The copy gets the case's parameters and state; it is run
@@ -133,8 +94,7 @@ def check(
         returned cannot be compared.
     """
     torch = _import_torch()
-    if dtype not in TOLERANCES:
-        raise ValueError(f"dtype must be one of {list(TOLERANCES)}; got {dtype!r}.")
+    check_dtype(dtype)
     is_module = isinstance(module_or_function, torch.nn.Module)
     if not is_module and not callable(module_or_function):
         kind = type(module_or_function).__name__
@@ -151,7 +111,7 @@ def check(
         else:
             dump, problems = _check_function(module_or_function, case, places, optimizer, precision)
     comparison = compare(case, dump, names, ignore)
-    return TorchReport(comparison, tuple(dict.fromkeys(problems)))
+    return Report(comparison, tuple(dict.fromkeys(problems)))
 
 
 def _import_torch() -> Any:
@@ -247,7 +207,13 @@ def _predictions(subject: Subject, inputs: Mapping[str, Any], precision: Any) ->
         _, dump = predict(subject, given)
     except PredictionInputError as error:
         return {}, [str(error)]
-    return dump, prediction_problems(lambda rows: predict(subject, rows)[0], given, tolerance)
+    problems = prediction_problems(
+        lambda rows: predict(subject, rows)[0],
+        given,
+        tolerance,
+        "Dropout outside of nn.Dropout needs training=self.training.",
+    )
+    return dump, problems
 
 
 def _tensor(array: Any, precision: Any) -> Any:

@@ -6,13 +6,13 @@ PyTorch is imported where it is used: the package does not need it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from midpg_np.verify.adapter_params import Arrays, Placement, written
 from midpg_np.verify.case import StepCase
-from midpg_np.verify.names import NameMap, Place, closest
+from midpg_np.verify.names import NameMap
 
 NOT_REGISTERED = (
     "{0} is not among module.parameters(): no optimiser moves it and state_dict() does not hold "
@@ -20,13 +20,6 @@ NOT_REGISTERED = (
 )
 BUFFER = "{0} is a buffer that requires a gradient: no optimiser moves it; make it an nn.Parameter."
 PLAIN_STATE = "{0} is a plain attribute: state_dict() does not hold it; use register_buffer."
-
-
-class Claim(NamedTuple):
-    """Which quantity of the case each entry of a tensor is: an index, -1 where none is."""
-
-    path: str
-    owners: np.ndarray
 
 
 def registered_tensors(module: Any) -> dict[str, Any]:
@@ -78,28 +71,6 @@ def _tensors_in(path: str, value: Any, seen: set[int]) -> Iterator[tuple[str, An
             yield from _tensors_in(f"{path}.{key}", inner, seen)
 
 
-def positions(place: Place, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Return where a quantity's entries are in its sources, flattened and one behind the other.
-
-    Reading numbered entries instead of values turns ``Place.read`` round, whatever it does.
-    """
-    sizes = [int(np.prod(shape, dtype=int)) for shape in shapes]
-    starts = np.cumsum([0, *sizes[:-1]])
-    numbered = [
-        np.arange(start, start + size).reshape(shape)
-        for start, size, shape in zip(starts, sizes, shapes, strict=True)
-    ]
-    return place.read(numbered)
-
-
-def shares(place: Place, shapes: Sequence[tuple[int, ...]], array: np.ndarray) -> list[np.ndarray]:
-    """Return what of a quantity is in each of its sources, flattened; zero where nothing is."""
-    sizes = [int(np.prod(shape, dtype=int)) for shape in shapes]
-    flat = np.zeros(sum(sizes), array.dtype)
-    flat[positions(place, shapes)] = array
-    return np.split(flat, np.cumsum(sizes)[:-1])
-
-
 def load_into(
     module: Any, case: StepCase, places: NameMap, ignore: Sequence[str] = ()
 ) -> list[str]:
@@ -111,110 +82,31 @@ def load_into(
         If a parameter has no place in the module, or does not fit there.
     """
     tensors = named_tensors(module)
-    names = [*case.params, *case.state]
-    claims: dict[int, Claim] = {}
-    problems: list[str] = []
-    for index, name in enumerate(names):
-        place = places.place(name)
-        sources = {path: _source(name, path, tensors, places) for path in place.sources}
-        where = _checked_positions(name, place, sources, case.arrays[name].shape)
-        _write(sources, where, case.arrays[name])
-        problems += _claim(claims, index, sources, where, names)
+    placement = Placement(case, places, _as_arrays(tensors))
+    for name, (paths, where) in placement.entries.items():
+        _write([tensors[path] for path in paths], where, case.arrays[name])
     plain = plain_tensors(module)
-    problems += [
+    problems = placement.problems + [
         (PLAIN_STATE if name in case.state else NOT_REGISTERED).format(path)
-        for name in names
-        for path in places.place(name).sources
+        for name, (paths, _) in placement.entries.items()
+        for path in paths
         if path in plain
     ]
-    return list(dict.fromkeys(problems)) + _left_over(module, claims, ignore)
+    learning = [path for path, _ in module.named_parameters()]
+    return list(dict.fromkeys(problems)) + placement.left_over(learning, ignore)
 
 
-def _source(name: str, path: str, tensors: Mapping[str, Any], places: NameMap) -> Any:
-    if path in tensors:
-        return tensors[path]
-    if name in places.places:
-        raise ValueError(
-            f"{name} is mapped to {path!r}, but the module has no such parameter or buffer."
-            f"{closest(path, tensors)}"
-        )
-    raise ValueError(
-        f"{name}, a parameter of the case, is not mapped, and the module has none of that name."
-        f"{closest(name, tensors)}"
-    )
+def _as_arrays(tensors: Mapping[str, Any]) -> Arrays:
+    shapes = {path: tuple(tensor.shape) for path, tensor in tensors.items()}
+    keys = {path: id(tensor) for path, tensor in tensors.items()}
+    return Arrays(shapes, keys, "the module", "parameter or buffer", "tensor")
 
 
-def _checked_positions(
-    name: str, place: Place, sources: Mapping[str, Any], want: tuple[int, ...]
-) -> np.ndarray:
-    shapes = [tuple(tensor.shape) for tensor in sources.values()]
-    given = f"{', '.join(sources)} of shape {', '.join(map(str, shapes))}"
-    try:
-        where = positions(place, shapes)
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{name}: {place} does not fit {given} ({error}).") from error
-    if where.shape != want:
-        is_turned = where.ndim > 1 and np.swapaxes(where, -1, -2).shape == want
-        hint = ": map it with transpose = true" if is_turned else ""
-        raise ValueError(f"{name}: {given} gives {where.shape}; the case's has shape {want}{hint}.")
-    return where
-
-
-def _write(sources: Mapping[str, Any], where: np.ndarray, array: np.ndarray) -> None:
+def _write(tensors: Sequence[Any], where: np.ndarray, array: np.ndarray) -> None:
     """Write an array to its positions in some tensors."""
     import torch
 
-    parts = [tensor.detach().cpu().numpy().ravel() for tensor in sources.values()]
-    flat = np.concatenate(parts).astype(array.dtype)
-    flat[where] = array
-    cuts = np.cumsum([part.size for part in parts])[:-1]
+    parts = written([tensor.detach().cpu().numpy() for tensor in tensors], where, array)
     with torch.no_grad():
-        for tensor, part in zip(sources.values(), np.split(flat, cuts), strict=True):
-            tensor.copy_(torch.as_tensor(part).reshape(tensor.shape))
-
-
-def _claim(
-    claims: dict[int, Claim],
-    index: int,
-    sources: Mapping[str, Any],
-    where: np.ndarray,
-    names: Sequence[str],
-) -> list[str]:
-    """Note who owns the entries of each tensor; return a sentence for each that had an owner."""
-    problems, start = [], 0
-    for path, tensor in sources.items():
-        fresh = Claim(path, np.full(tensor.numel(), -1))
-        first, owners = claims.setdefault(id(tensor), fresh)
-        mine = where[(where >= start) & (where < start + owners.size)] - start
-        start += owners.size
-        for other in np.unique(owners[mine]):
-            if other >= 0:
-                both = (
-                    f"{first} and {path} are one tensor"
-                    if first != path
-                    else f"{path} is mapped twice"
-                )
-                problems.append(
-                    f"{both}: it cannot be {names[other]} and {names[index]} of the case at once."
-                )
-        owners[mine] = index
-    return problems
-
-
-def _left_over(module: Any, claims: Mapping[int, Claim], ignore: Sequence[str]) -> list[str]:
-    """Return a sentence for each parameter that the case does not fill."""
-    problems = []
-    for path, tensor in module.named_parameters():
-        if any(fnmatchcase(path, pattern) for pattern in ignore):
-            continue
-        if id(tensor) not in claims:
-            problems.append(f"{path} is not a parameter of the case.")
-            continue
-        free = np.flatnonzero(claims[id(tensor)].owners < 0)
-        if free.size:
-            place = tuple(int(i) for i in np.unravel_index(free[0], tuple(tensor.shape)))
-            problems.append(
-                f"{free.size} of {tensor.numel()} entries of {path} are in no parameter of the "
-                f"case; the first is at {place}."
-            )
-    return problems
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(torch.as_tensor(part))

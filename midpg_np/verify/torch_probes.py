@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from midpg_np.verify.torch_params import plain_tensors, registered_tensors
 from midpg_np.verify.torch_subject import Pass
-
-Predict = Callable[[Mapping[str, Any]], np.ndarray]
-FAILURES = (RuntimeError, ValueError, IndexError, TypeError)  # of a batch that code did not expect
 
 
 def random_training(training_pass: Callable[[], Pass]) -> list[str]:
@@ -54,64 +51,6 @@ def seed_all(seed: int) -> None:
 
 def _is_finite(record: Any) -> bool:
     return bool(record.value.isfinite().all())
-
-
-def prediction_problems(predict: Predict, inputs: Mapping[str, Any], tolerance: float) -> list[str]:
-    """Say whether a prediction depends on anything but its row (equations.md 11).
-
-    Parameters
-    ----------
-    predict : callable
-        Returns logits (B,) for inputs of B rows.
-    inputs : mapping
-        Tensors whose first axis is the row.
-    tolerance : float
-        Error allowed relative to the largest logit, or to 1.
-    """
-    n_rows = len(inputs["codes"])
-    whole = predict(inputs)
-    if whole.shape != (n_rows,) or not np.isfinite(whole).all():
-        return []  # the comparison says so
-    if not np.array_equal(whole, predict(inputs)):
-        return [
-            "predictions are random: a second one differs. Dropout outside of nn.Dropout needs "
-            "training=self.training."
-        ]
-    allowed = tolerance * max(1.0, float(np.abs(whole).max()))
-    turned = predict({name: tensor.flip(0) for name, tensor in inputs.items()})[::-1]
-    problems = _alone(predict, inputs, whole, allowed)
-    return problems + _compared(
-        "a prediction depends on the order of the rows", "in reversed order", turned, whole, allowed
-    )
-
-
-def _alone(
-    predict: Predict, inputs: Mapping[str, Any], whole: np.ndarray, allowed: float
-) -> list[str]:
-    """Predict row by row."""
-    alone = np.empty_like(whole)
-    for row in range(len(whole)):
-        try:
-            one = predict({name: tensor[row : row + 1] for name, tensor in inputs.items()})
-        except FAILURES as error:
-            return [f"a prediction of one row fails: {str(error).splitlines()[0]}."]
-        if one.shape != (1,):
-            return [f"a prediction of one row has shape {one.shape}; expected (1,)."]
-        alone[row] = one[0]
-    what = "a prediction depends on the other rows of its batch"
-    return _compared(what, "alone", alone, whole, allowed)
-
-
-def _compared(what: str, how: str, got: np.ndarray, whole: np.ndarray, allowed: float) -> list[str]:
-    error = np.abs(got - whole)
-    if not (error > allowed).any():
-        return []
-    row = int(error.argmax())
-    n_wrong = int((error > allowed).sum())
-    return [
-        f"{what}: row {row} gives {whole[row]:+.6e}, and {got[row]:+.6e} {how} "
-        f"({n_wrong} of {len(whole)} rows differ by more than {allowed:.1e})."
-    ]
 
 
 def saving_problems(trained: Any, start: Any, predicted: Callable[[Any], np.ndarray]) -> list[str]:

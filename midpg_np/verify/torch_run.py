@@ -10,13 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from midpg_np.verify.adapter import (
+    check_mapped,
+    derived,
+    differentiable_sources,
+    joint_loss,
+    serving_sources,
+)
+from midpg_np.verify.adapter_params import NO_GRADIENT, NOT_MOVED, sources_with_gradient
 from midpg_np.verify.case import StepCase
 from midpg_np.verify.files import Dumped, as_dumped
 from midpg_np.verify.longhand.adam import EPSILON, LEARNING_RATE
-from midpg_np.verify.names import TEMPLATES, NameMap, closest
-from midpg_np.verify.outcome import ADJOINT, NEXT, SERVING
-from midpg_np.verify.torch_params import shares
-from midpg_np.verify.torch_subject import TRAINING_ONLY, FunctionSubject, Pass, Subject, read
+from midpg_np.verify.names import NameMap
+from midpg_np.verify.outcome import ADJOINT, NEXT
+from midpg_np.verify.torch_subject import FunctionSubject, Pass, Subject, read
 
 
 def input_tensors(case: StepCase, dtype: Any, device: Any) -> dict[str, Any]:
@@ -27,12 +34,7 @@ def input_tensors(case: StepCase, dtype: Any, device: Any) -> dict[str, Any]:
     return {k: x.to(dtype) if x.is_floating_point() else x for k, x in found.items()}
 
 
-def serving_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a prediction has."""
-    return {name: tensor for name, tensor in inputs.items() if name not in TRAINING_ONLY}
-
-
-def joint_loss(
+def loss_of(
     recorded: Pass, case: StepCase, places: NameMap, inputs: Mapping[str, Any]
 ) -> tuple[Any, list[str]]:
     """Return the loss, formed from its terms unless it is there, and what was missing for it.
@@ -40,31 +42,20 @@ def joint_loss(
     Raises
     ------
     ValueError
-        If there is neither a loss nor a logit, or if the loss is not one number that depends on
-        parameters.
+        As ``joint_loss``; also if the loss depends on no parameter.
     """
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    problems: list[str] = []
-    loss = read(recorded, places, "loss")
-    if loss is None:
-        loss, logit = read(recorded, places, "ce"), read(recorded, places, "logit")
-        if loss is None and logit is None:
-            raise ValueError(f"the call returned {sorted(recorded)}; expected a logit or a loss.")
-        if loss is None:
-            label = inputs["label"].to(logit.dtype)
-            loss = binary_cross_entropy_with_logits(logit.reshape(label.shape), label)
-        for term, weight in case.model.auxiliary_weights.items():
-            value = read(recorded, places, term)
-            if value is not None:
-                loss = loss + weight * value
-            elif term in case.arrays and weight:
-                problems.append(f"the term {term!r} is missing: the loss was formed without it.")
-    if loss.numel() != 1:
-        raise ValueError(f"the loss has shape {tuple(loss.shape)}; expected one number.")
+    def cross_entropy(logit: Any) -> Any:
+        label = inputs["label"].to(logit.dtype)
+        return binary_cross_entropy_with_logits(logit.reshape(label.shape), label)
+
+    loss, problems = joint_loss(
+        lambda name: read(recorded, places, name), case, recorded, cross_entropy
+    )
     if not loss.requires_grad:
         raise ValueError("the loss depends on no parameter: it was computed without gradients.")
-    return loss.reshape(()), problems
+    return loss, problems
 
 
 def take_step(
@@ -87,8 +78,9 @@ def take_step(
     tensors = subject.tensors()
     start = {path: tensor.detach().clone() for path, tensor in tensors.items()}
     recorded = subject(inputs)
-    _check_called(recorded, subject.places, tensors, case)
-    loss, problems = joint_loss(recorded, case, subject.places, inputs)
+    known = [*recorded, *tensors]
+    check_mapped(subject.places, known, "is no submodule that was called")
+    loss, problems = loss_of(recorded, case, subject.places, inputs)
     subject.look_at(loss)
     loss.backward()
     for tensor in tensors.values():
@@ -104,29 +96,9 @@ def take_step(
     return dump, problems + subject.problems
 
 
-def _check_called(
-    recorded: Pass, places: NameMap, tensors: Mapping[str, Any], case: StepCase
-) -> None:
-    """Raise ValueError for a name in the map that is neither a parameter nor came out."""
-    for name, place in places.places.items():
-        is_derived = name.startswith((ADJOINT, NEXT, SERVING))
-        for source in place.sources:
-            if not is_derived and source not in recorded and source not in tensors:
-                known = [*recorded, *tensors]
-                raise ValueError(
-                    f"{name} is mapped to {source!r}, which is no parameter, was not returned, "
-                    f"and is no submodule that was called.{closest(source, known)}"
-                )
-
-
 def _passed(recorded: Pass, case: StepCase, places: NameMap) -> dict[str, Dumped]:
     """Return values, and the gradients of those that have one in the case."""
-    differentiable = {
-        source
-        for name in case.arrays
-        if ADJOINT + name in case.arrays
-        for source in places.place(name).sources
-    }
+    differentiable = differentiable_sources(case, places)
     dump = {source: dumped(source, record.value) for source, record in recorded.items()}
     for source, record in recorded.items():
         if source in differentiable and record.gradient is not None:
@@ -176,35 +148,22 @@ def _idle(
 ) -> list[str]:
     """Return a sentence for each parameter without gradient, or that does not move."""
     problems, registered = [], {id(tensor) for tensor in subject.parameters()}
-    for name in case.params:
-        place = subject.places.place(name)
-        shapes = [tuple(tensors[path].shape) for path in place.sources]
-        due = shares(place, shapes, case.arrays[ADJOINT + name])
-        # One source may be right to get nothing: that of a scenario without rows.
-        for path in (path for path, part in zip(place.sources, due, strict=True) if part.any()):
-            tensor = tensors[path]
-            if tensor.grad is None or not bool(tensor.grad.any()):
-                why = (
-                    "it is detached, or not used"
-                    if tensor.requires_grad
-                    else "requires_grad is False"
-                )
-                problems.append(f"{path} receives no gradient, though it should as {name}: {why}.")
-            elif end is not None and id(tensor) in registered:
-                if bool((end[path] == start[path]).all()):
-                    problems.append(f"{path} does not move in a step of Adam, though it should.")
+    shapes = {path: tuple(tensor.shape) for path, tensor in tensors.items()}
+    for name, path in sources_with_gradient(case, subject.places, list(case.params), shapes):
+        tensor = tensors[path]
+        if tensor.grad is None or not bool(tensor.grad.any()):
+            is_cut = tensor.requires_grad
+            why = "it is detached, or not used" if is_cut else "requires_grad is False"
+            problems.append(NO_GRADIENT.format(path=path, name=name, why=why))
+        elif end is not None and id(tensor) in registered:
+            if bool((end[path] == start[path]).all()):
+                problems.append(NOT_MOVED.format(path, "Adam"))
     return list(dict.fromkeys(problems))
 
 
 def dumped(name: str, tensor: Any) -> Dumped:
     """Return a tensor as a dump holds it."""
     return as_dumped(name, tensor.detach().cpu().numpy())
-
-
-def derived(places: NameMap, prefix: str, source: str) -> str:
-    """Return the name of a gradient, a next value or a prediction in the dump."""
-    kind = next(kind for kind, known in TEMPLATES.items() if known == prefix)
-    return places.templates[kind].replace("{name}", source)
 
 
 def predict(subject: Subject, inputs: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Dumped]]:
@@ -223,7 +182,7 @@ def predict(subject: Subject, inputs: Mapping[str, Any]) -> tuple[np.ndarray, di
         logit = read(recorded, places, "logit")
     if logit is None:
         raise ValueError(f"a prediction returned {sorted(recorded)}; expected a logit.")
-    sources, targets = (places.place(name).sources for name in ("logit", SERVING + "logit"))
-    pairs = zip(sources, targets, strict=False)
-    dump = {target: dumped(target, recorded[source].value) for source, target in pairs}
+    dump = {
+        target: dumped(target, recorded[source].value) for source, target in serving_sources(places)
+    }
     return logit.cpu().numpy(), dump

@@ -12,22 +12,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from midpg_np.verify.names import NameMap, Place
+from midpg_np.verify.adapter import (
+    TRAINING_ONLY,
+    called_with,
+    mapped_sources,
+    named_results,
+    prediction_needs,
+    quantity,
+)
+from midpg_np.verify.names import NameMap
 from midpg_np.verify.torch_params import (
     BUFFER,
     NOT_REGISTERED,
     named_tensors,
-    positions,
     registered_tensors,
 )
 
-TRAINING_ONLY = ("label", "partner")
 CALL_NUMBER = re.compile(r"(.*)\[(\d+)\]")  # "disc[1]" is what disc put out in its second call
 Call = Callable[[Any, dict[str, Any]], Any]
-
-
-class PredictionInputError(ValueError):
-    """A prediction was asked for what only training has."""
 
 
 class Recorded:
@@ -177,17 +179,13 @@ def forward_call(module: Any, inputs: Mapping[str, Any]) -> Any:
         if p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
         if p.name in TRAINING_ONLY and p.name not in inputs:
-            raise PredictionInputError(_needs(who, p.name))
+            raise prediction_needs(who, p.name)
         if p.name not in inputs:
             raise ValueError(
                 f"{who} needs {p.name!r}; a case has {list(inputs)}. Give call=lambda module, "
                 "inputs: ... that passes on what it needs."
             )
     return module(**{k: tensor for k, tensor in inputs.items() if k in names or takes_all})
-
-
-def _needs(who: str, name: str) -> str:
-    return f"{who} needs {name!r}, which a prediction does not have; predictions are not checked."
 
 
 def called(
@@ -203,13 +201,8 @@ def called(
     import torch
 
     given = {name: tensor.clone() for name, tensor in inputs.items()}
-    try:
+    with called_with(inputs):
         returned = call(dict(given))
-    except KeyError as error:
-        name = error.args[0] if error.args else None
-        if name in TRAINING_ONLY and name not in inputs:
-            raise PredictionInputError(_needs("the call", name)) from error
-        raise
     changed = [name for name, tensor in given.items() if not torch.equal(tensor, inputs[name])]
     return returned, [
         f"a call changes {name!r} in place: the batch is another now." for name in changed
@@ -217,34 +210,11 @@ def called(
 
 
 def as_named(returned: Any, places: NameMap) -> Pass:
-    """Return what came out by name: a tensor alone, or the first of a pair, is the logit.
-
-    Raises
-    ------
-    ValueError
-        If it is neither a tensor, nor tensors by name, nor a pair of the two.
-    """
+    """Return what came out by name, see ``named_results``."""
     import torch
 
-    place = places.place("logit")
-    name = place.sources[0]
-    if isinstance(returned, torch.Tensor):
-        returned = {name: returned}
-    elif isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
-        returned = {name: returned[0], **returned[1]}
-    elif not isinstance(returned, Mapping):
-        raise ValueError(
-            f"the call returned a {type(returned).__name__}; expected the logit, tensors by name, "
-            "or a pair of the two."
-        )
-    found = {key: torch.as_tensor(x) for key, x in returned.items() if x is not None}
-    if name in found and place == Place((name,)) and found[name].shape[1:] == (1,):
-        found[name] = found[name].squeeze(1)  # (B, 1), as a last layer of width 1 gives it
+    found = named_results(returned, places, torch.Tensor, torch.as_tensor)
     return {key: Recorded(tensor) for key, tensor in found.items()}
-
-
-def _mapped_sources(places: NameMap) -> set[str]:
-    return {source for place in places.places.values() for source in place.sources}
 
 
 @contextmanager
@@ -252,7 +222,7 @@ def recorded_outputs(module: Any, places: NameMap) -> Iterator[dict[str, list[Re
     """Record, call by call, the outputs of the submodules that a map speaks of."""
     parts = dict(module.named_modules(remove_duplicate=False))
     outputs: dict[str, list[Recorded]] = {}
-    for source in _mapped_sources(places):
+    for source in mapped_sources(places):
         numbered = CALL_NUMBER.fullmatch(source)
         name = numbered[1] if numbered and source not in parts else source
         if name in parts:
@@ -289,7 +259,7 @@ def picked(outputs: Mapping[str, Sequence[Recorded]], places: NameMap) -> Pass:
     ValueError
         If a name without number means a submodule that is called several times.
     """
-    wanted = _mapped_sources(places)
+    wanted = mapped_sources(places)
     found: Pass = {}
     for name, outs in outputs.items():
         if name in wanted and len(outs) > 1:
@@ -306,13 +276,8 @@ def read(recorded: Pass, places: NameMap, name: str) -> Any:
     """Return a quantity of the case as a tensor that autograd follows; None if it is not there."""
     import torch
 
-    place = places.place(name)
-    if any(source not in recorded for source in place.sources):
-        return None
-    tensors = [recorded[source].tensor for source in place.sources]
-    where = positions(place, [tuple(tensor.shape) for tensor in tensors])
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    return flat[torch.as_tensor(where, device=flat.device)]
+    tensors = {source: record.tensor for source, record in recorded.items()}
+    return quantity(tensors, places, name, torch.cat)
 
 
 def leaves(loss: Any) -> list[Any]:

@@ -12,30 +12,10 @@ from pathlib import Path
 import pytest
 import typer
 from midpg_command import terminal
+from pages import DOCS, assert_shown, blocks
 
 from midpg_np.commands import app
 from midpg_np.estimator import MultiScenarioClassifier
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def blocks(page):
-    """Language and text of every code block of a page."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.M | re.S)
-
-
-def shape(text):
-    """Lines with every number replaced by "0", since their length may differ too."""
-    lines = re.sub(r"\d[\d,.]*(?:e[-+]\d+)?", "0", text).strip().splitlines()
-    return [re.sub(r"[ ─━]+", " ", line).strip() for line in lines]
-
-
-def assert_shown(shown, printed, command):
-    """Assert that the page shows what was printed; "..." stands for any lines."""
-    pieces = "\n".join(shape(shown)).split("...")
-    pattern = ".*".join(map(re.escape, pieces))
-    assert re.fullmatch(pattern, "\n".join(shape(printed)), flags=re.S), f"{command}\n{printed}"
 
 
 def run_python(code, names):

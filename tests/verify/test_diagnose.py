@@ -31,6 +31,7 @@ def what_users_dump(case, found):
     return {name: array for name, array in found.items() if name in kept}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_most_are_named_without_any_intermediate(kind):
     """Ties remain where the same parameters get the same wrong gradients in two ways."""

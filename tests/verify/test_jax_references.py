@@ -70,7 +70,16 @@ OPTIONS = {
         {"hyper": "low_rank", "hyper_input": "aware"},
     ],
 }
-CONFIGURATIONS = [(kind, options) for kind in MODELS for options in ({}, *OPTIONS[kind])]
+CONFIGURATIONS = [
+    pytest.param(
+        kind,
+        options,
+        id=" ".join([kind, *(f"{name}={value}" for name, value in options.items())]),
+        marks=[pytest.mark.slow] if options else [],
+    )
+    for kind in MODELS
+    for options in ({}, *OPTIONS[kind])
+]
 
 
 @pytest.fixture(autouse=True)
@@ -157,11 +166,7 @@ def agrees(found, arrays, name):
     return np.all(np.abs(found.astype(float) - arrays[name]) <= allowed(arrays, name))
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    CONFIGURATIONS,
-    ids=[" ".join([kind, *(f"{k}={v}" for k, v in o.items())]) for kind, o in CONFIGURATIONS],
-)
+@pytest.mark.parametrize(("kind", "options"), CONFIGURATIONS)
 def test_a_case_is_what_jax_computes(kind, options):
     case = small_case(kind, **options)
     found = Step(case).everything()

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from sizes import ENTRIES, IDS, case_of, small_case
+from sizes import ENTRIES, IDS, SAMPLED, case_of, small_case
 from small import SMALL_MODELS
 
 from midpg_np.checks import Case, check_gradients
@@ -82,7 +82,7 @@ class Cache:
         self.values, self.detached = values, detached
 
 
-@entries
+@pytest.mark.parametrize(("name", "kind"), SAMPLED)
 def test_gradient_checks_reject_wrong_gradients_and_accept_wrong_values(name, kind):
     """A finite difference follows the wrong value as faithfully as the right one."""
     mistake = MISTAKES[name]
@@ -119,6 +119,7 @@ def test_inputs_are_not_parameters():
     assert not set(INPUTS) & set(case_of("labels exchanged", "dnn").params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_every_mistake_can_be_made_under_every_option(name):
     """A diagnosis tries them all: one that does not fit the options must say so, not fail."""

@@ -7,10 +7,13 @@ gradients alike.
 
 import numpy as np
 import pytest
-from sizes import ENTRIES, IDS, case_of, models_with_cases, small_case
+from sizes import ENTRIES, SAMPLED, case_of, small_case
 from small import SMALL_MODELS, named_model
 
+from midpg_np.models import MODELS
 from midpg_np.verify.case import make_case
+from midpg_np.verify.compare import compare
+from midpg_np.verify.diagnose import diagnose
 from midpg_np.verify.mistakes import MISTAKES
 from midpg_np.verify.outcome import outcome
 
@@ -49,25 +52,26 @@ def assert_is_the_case(dump, case):
     assert_same(dump, case.arrays, 1e-12)
 
 
-@pytest.mark.parametrize("kind", models_with_cases())
+@pytest.mark.parametrize("kind", MODELS)
 def test_dump_of_the_reference_is_the_case(kind):
     case = small_case(kind)
     assert_is_the_case(torch_dump(case), case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (_, options) in SMALL_MODELS.items() if options])
 def test_dump_with_an_option_away_from_its_default(name):
     case = make_case(named_model(name), seed=1, n_rows=12)
     assert_is_the_case(torch_dump(case), case)
 
 
-@pytest.mark.parametrize("kind", models_with_cases())
+@pytest.mark.parametrize("kind", MODELS)
 def test_dump_of_a_single_row(kind):
     case = small_case(kind, n_rows=1)
     assert_is_the_case(torch_dump(case), case)
 
 
-@pytest.mark.parametrize("kind", models_with_cases())
+@pytest.mark.parametrize("kind", MODELS)
 def test_dump_in_single_precision(kind):
     case = small_case(kind)
     dump = torch_dump(case, dtype=torch.float32)
@@ -76,13 +80,28 @@ def test_dump_in_single_precision(kind):
     assert_same({name: dump[name] for name in dump.keys() - moved.keys()}, case.arrays, 1e-4)
 
 
-@pytest.mark.parametrize(("name", "kind"), ENTRIES, ids=IDS)
+@pytest.mark.parametrize(("name", "kind"), SAMPLED)
 def test_the_mistake_gives_the_same_wrong_numbers_in_both(name, kind):
     case = case_of(name, kind)
     dump = torch_dump(case, CARRIERS[name])
     assert_same(dump, outcome(case.model, case.given, [MISTAKES[name]]), 1e-10)
     seen = dump.keys() & case.arrays.keys()
     assert any(deviation(dump[key], case.arrays[key]) > 1e-9 for key in seen)
+
+
+@pytest.mark.slow
+def test_at_least_95_of_100_are_found_and_named():
+    """The first name that differs is the mistake's own, and the diagnosis names it alone."""
+    n_local, n_named = 0, 0
+    for name, kind in ENTRIES:
+        mistake, case = MISTAKES[name], case_of(name, kind)
+        dump = {k: v for k, v in torch_dump(case, CARRIERS[name]).items() if k in case.arrays}
+        wrong = compare(case, dump).wrong
+        assert wrong, name
+        n_local += wrong[0].name in mistake.own_names(case.calculation, case.model)
+        n_named += diagnose(case, dump).names == [(name,)]
+    assert n_local == len(ENTRIES)
+    assert n_named >= 0.95 * len(ENTRIES)
 
 
 def test_every_entry_is_carried_and_in_one_way():

@@ -11,17 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import DOCS, assert_shown, blocks
 
 from midpg_np.verify.mistakes import MISTAKES
 from midpg_np.verify.mistakes.page import catalogue_page
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def blocks(page):
-    """Language and text of every code block of a page."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.M | re.S)
 
 
 def midpg(*arguments):
@@ -35,22 +28,11 @@ def midpg(*arguments):
     return printed.getvalue()
 
 
-def shape(text):
-    """Lines with every number replaced by "0": digits may differ between machines."""
-    lines = re.sub(r"\d[\d,.]*(?:e[-+]\d+)?", "0", text).strip().splitlines()
-    return "\n".join(line.strip() for line in lines)
-
-
-def assert_shown(shown, printed):
-    pattern = ".*".join(re.escape(piece) for piece in shape(shown).split("..."))
-    assert re.match(pattern, shape(printed), flags=re.S), printed
-
-
 def run_console(text):
     command, _, shown = text.partition("\n")
     arguments = shlex.split(command.removeprefix("$ "))
     if arguments[0] == "midpg":
-        assert_shown(shown, midpg(*arguments[1:]))
+        assert_shown(shown, midpg(*arguments[1:]), command)
     else:
         subprocess.run(arguments, check=True)
 
