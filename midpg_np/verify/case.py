@@ -23,7 +23,7 @@ from midpg_np.verify.case_batch import case_batch
 from midpg_np.verify.files import read_case_file, write_case_file
 from midpg_np.verify.longhand import Calculation, write_out
 from midpg_np.verify.longhand.adam import EPSILON, LEARNING_RATE
-from midpg_np.verify.outcome import INPUTS, NEXT, outcome
+from midpg_np.verify.outcome import INPUTS, outcome
 from midpg_np.verify.tolerance import rounding_noise
 
 N_ROWS = 16
@@ -73,11 +73,8 @@ class StepCase:
     @property
     def params(self) -> dict[str, np.ndarray]:
         """The parameters by path, without state."""
-        return {
-            name: self.arrays[name]
-            for name in self.given
-            if NEXT + name in self.arrays and name not in self.state
-        }
+        state = set(self.state)
+        return {path: self.arrays[path] for path in self._paths if path not in state}
 
     @property
     def state(self) -> dict[str, np.ndarray]:
@@ -87,8 +84,12 @@ class StepCase:
     @property
     def given(self) -> dict[str, np.ndarray]:
         """All that the step starts from: inputs, parameters, state."""
-        paths = tree_flatten(self.model.init(np.random.default_rng(0)))
-        return self.inputs | {path: self.arrays[path] for path in paths}
+        return self.inputs | {path: self.arrays[path] for path in self._paths}
+
+    @cached_property
+    def _paths(self) -> tuple[str, ...]:
+        """Paths of the model's parameters and state, in its order."""
+        return tuple(tree_flatten(self.model.init(np.random.default_rng(0))))
 
     @property
     def n_rows(self) -> int:
