@@ -48,6 +48,7 @@ HEAVY = (
     "cupy",
     "pandas",
     "torch",
+    "jax",
     "typer",
     "rich",
     "scipy",
@@ -151,7 +152,7 @@ def loaded_by(statement):
         "import midpg_np",
         "import midpg_np.models",
         "import midpg_np.checks.catalogue",
-        "import midpg_np.verify.report, midpg_np.verify.torch, midpg_np.verify.ready",
+        "import midpg_np.verify.report, midpg_np.verify.torch, midpg_np.verify.jax",
     ],
 )
 def test_importing_the_mathematics_loads_numpy_and_nothing_heavier(statement):

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from midpg_np.verify.adapter import Report, check_dtype
+from midpg_np.verify.adapters.common import Report, check_dtype
+from midpg_np.verify.adapters.jax_run import Run, as_jax, predict, take_step
+from midpg_np.verify.adapters.jax_subject import Subject, optional_arguments
+from midpg_np.verify.adapters.jax_tree import case_tree, loaded, param_tree
 from midpg_np.verify.case import StepCase
 from midpg_np.verify.compare import compare
-from midpg_np.verify.jax_run import Run, as_jax, predict, take_step
-from midpg_np.verify.jax_subject import Subject, optional_arguments
-from midpg_np.verify.jax_tree import case_tree, loaded, param_tree
 from midpg_np.verify.names import NameMap, name_map
 
 
@@ -122,9 +123,8 @@ def _check_not_mapped(case: StepCase, places: NameMap) -> None:
 @contextmanager
 def _precision(jax: Any, dtype: str) -> Iterator[None]:
     """Let JAX compute in a format, and with all its digits, while the context lasts."""
-    enable_x64 = getattr(jax, "enable_x64", None)
-    if enable_x64 is None:
-        from jax.experimental import enable_x64
+    is_new = hasattr(jax, "enable_x64")
+    enable_x64 = (jax if is_new else import_module("jax.experimental")).enable_x64
     # Some devices multiply matrices of float32 with 11 bits unless they are told not to.
     with enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         yield

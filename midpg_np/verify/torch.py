@@ -15,32 +15,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from midpg_np.verify.adapter import (
+from midpg_np.verify.adapters.common import (
     TOLERANCES,
     PredictionInputError,
     Report,
     check_dtype,
     serving_inputs,
 )
-from midpg_np.verify.adapter_probes import prediction_problems
-from midpg_np.verify.case import StepCase
-from midpg_np.verify.compare import compare
-from midpg_np.verify.files import Dumped
-from midpg_np.verify.names import NameMap, name_map
-from midpg_np.verify.torch_params import load_into
-from midpg_np.verify.torch_probes import (
+from midpg_np.verify.adapters.probes import prediction_problems
+from midpg_np.verify.adapters.torch_params import load_into
+from midpg_np.verify.adapters.torch_probes import (
     copied,
     random_training,
     saving_problems,
 )
-from midpg_np.verify.torch_run import input_tensors, predict, take_step
-from midpg_np.verify.torch_subject import (
+from midpg_np.verify.adapters.torch_run import input_tensors, predict, take_step
+from midpg_np.verify.adapters.torch_subject import (
     Call,
     FunctionSubject,
     ModuleSubject,
     Subject,
     forward_call,
 )
+from midpg_np.verify.case import StepCase
+from midpg_np.verify.compare import compare
+from midpg_np.verify.files import Dumped
+from midpg_np.verify.names import NameMap, name_map
 
 Found = tuple[dict[str, Dumped], list[str]]
 

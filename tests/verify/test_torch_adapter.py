@@ -314,6 +314,7 @@ def run_tests(path):
     return "\n".join(re.findall(r"^\S+::.* [A-Z]+(?= )", done.stdout, flags=re.M))
 
 
+@pytest.mark.slow
 def test_the_page_runs_and_shows_what_is_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).parents[2] / "docs" / "verify-pytorch.md"

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.verify.torch_params import plain_tensors, registered_tensors
-from midpg_np.verify.torch_subject import Pass
+from midpg_np.verify.adapters.torch_params import plain_tensors, registered_tensors
+from midpg_np.verify.adapters.torch_subject import Pass
 
 
 def random_training(training_pass: Callable[[], Pass]) -> list[str]:

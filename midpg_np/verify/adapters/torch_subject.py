@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from midpg_np.verify.adapter import (
+from midpg_np.verify.adapters.common import (
     TRAINING_ONLY,
     called_with,
     mapped_sources,
@@ -20,13 +20,13 @@ from midpg_np.verify.adapter import (
     prediction_needs,
     quantity,
 )
-from midpg_np.verify.names import NameMap
-from midpg_np.verify.torch_params import (
+from midpg_np.verify.adapters.torch_params import (
     BUFFER,
     NOT_REGISTERED,
     named_tensors,
     registered_tensors,
 )
+from midpg_np.verify.names import NameMap
 
 CALL_NUMBER = re.compile(r"(.*)\[(\d+)\]")  # "disc[1]" is what disc put out in its second call
 Call = Callable[[Any, dict[str, Any]], Any]
@@ -213,7 +213,7 @@ def as_named(returned: Any, places: NameMap) -> Pass:
     """Return what came out by name, see ``named_results``."""
     import torch
 
-    found = named_results(returned, places, torch.Tensor, torch.as_tensor)
+    found = named_results(returned, places, torch.Tensor, "tensors", torch.as_tensor)
     return {key: Recorded(tensor) for key, tensor in found.items()}
 
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.verify.adapter import (
+from midpg_np.verify.adapters.common import (
     check_mapped,
     derived,
     differentiable_sources,
     joint_loss,
     serving_sources,
 )
-from midpg_np.verify.adapter_params import NO_GRADIENT, NOT_MOVED, sources_with_gradient
+from midpg_np.verify.adapters.params import NO_GRADIENT, NOT_MOVED, sources_with_gradient
+from midpg_np.verify.adapters.torch_subject import FunctionSubject, Pass, Subject, read
 from midpg_np.verify.case import StepCase
 from midpg_np.verify.files import Dumped, as_dumped
 from midpg_np.verify.longhand.adam import EPSILON, LEARNING_RATE
 from midpg_np.verify.names import NameMap
 from midpg_np.verify.outcome import ADJOINT, NEXT
-from midpg_np.verify.torch_subject import FunctionSubject, Pass, Subject, read
 
 
 def input_tensors(case: StepCase, dtype: Any, device: Any) -> dict[str, Any]:

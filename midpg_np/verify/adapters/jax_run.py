@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.verify.adapter import (
+from midpg_np.verify.adapters.common import (
     TOLERANCES,
     PredictionInputError,
     check_mapped,
@@ -21,11 +21,7 @@ from midpg_np.verify.adapter import (
     serving_inputs,
     serving_sources,
 )
-from midpg_np.verify.adapter_params import NO_GRADIENT, NOT_MOVED, sources_with_gradient
-from midpg_np.verify.adapter_probes import prediction_problems
-from midpg_np.verify.case import StepCase
-from midpg_np.verify.files import Dumped, as_dumped
-from midpg_np.verify.jax_probes import (
+from midpg_np.verify.adapters.jax_probes import (
     UNUSED_TAP,
     Traced,
     first_line,
@@ -33,8 +29,12 @@ from midpg_np.verify.jax_probes import (
     not_repeated,
     other_in_jit,
 )
-from midpg_np.verify.jax_subject import Pass, Subject, read
-from midpg_np.verify.jax_tree import by_path
+from midpg_np.verify.adapters.jax_subject import Pass, Subject, read
+from midpg_np.verify.adapters.jax_tree import by_path
+from midpg_np.verify.adapters.params import NO_GRADIENT, NOT_MOVED, sources_with_gradient
+from midpg_np.verify.adapters.probes import prediction_problems
+from midpg_np.verify.case import StepCase
+from midpg_np.verify.files import Dumped, as_dumped
 from midpg_np.verify.longhand.adam import adam_step
 from midpg_np.verify.outcome import ADJOINT, NEXT
 
@@ -195,7 +195,7 @@ def moved(run: Run, gradients: Arrays, optimizer: Any) -> dict[str, np.ndarray]:
     params = tree.only(run.learning)
     updates, _ = optimizer.update(tree.only(gradients), optimizer.init(params), params)
     by_its_path, _ = by_path(updates)
-    return {path: np.asarray(x + by_its_path[path]) for path, x in run.learning.items()}
+    return {path: np.asarray(x) + np.asarray(by_its_path[path]) for path, x in run.learning.items()}
 
 
 def idle(run: Run, gradients: Arrays, end: Mapping[str, np.ndarray]) -> list[str]:

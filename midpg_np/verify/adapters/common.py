@@ -1,6 +1,6 @@
 """What the adapters for PyTorch and JAX have in common: report, results of a call, loss, names.
 
-What they share about parameters is in ``adapter_params``, about predictions in ``adapter_probes``.
+What they share about parameters is in ``params``, about predictions in ``probes``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from midpg_np.tree import tree_flatten
-from midpg_np.verify.adapter_params import positions
+from midpg_np.verify.adapters.params import positions
 from midpg_np.verify.case import StepCase
 from midpg_np.verify.compare import Comparison, DumpMismatchError
 from midpg_np.verify.diagnose import Diagnosis, diagnose
@@ -102,7 +102,7 @@ def called_with(inputs: Mapping[str, Any]) -> Iterator[None]:
 
 
 def named_results(
-    returned: Any, places: NameMap, array_type: Any, as_array: Callable[[Any], Any]
+    returned: Any, places: NameMap, array_type: Any, many: str, as_array: Callable[[Any], Any]
 ) -> dict[str, Any]:
     """Return what a call returned by name: an array alone, or the first of a pair, is the logit.
 
@@ -111,8 +111,8 @@ def named_results(
     returned
         An array, arrays by name (nested dictionaries are named with dots), or a pair of the two.
     places : NameMap
-    array_type : type
-        The framework's arrays.
+    array_type, many
+        Type of the framework's arrays, and the word for several.
     as_array : callable
         Makes one of what is returned.
 
@@ -130,7 +130,7 @@ def named_results(
     elif not isinstance(returned, Mapping):
         raise ValueError(
             f"the call returned a {type(returned).__name__}; expected the logit, "
-            f"{array_type.__name__.lower()}s by name, or a pair of the two."
+            f"{many} by name, or a pair of the two."
         )
     found = {key: as_array(x) for key, x in tree_flatten(returned).items() if x is not None}
     if name in found and place == Place((name,)) and found[name].shape[1:] == (1,):

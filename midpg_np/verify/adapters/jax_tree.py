@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from midpg_np.tree import tree_unflatten
-from midpg_np.verify.adapter_params import Arrays, Placement, written
+from midpg_np.verify.adapters.params import Arrays, Placement, written
 from midpg_np.verify.case import StepCase
 from midpg_np.verify.names import NameMap
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.verify.adapter import called_with, mapped_sources, named_results, quantity
-from midpg_np.verify.jax_tree import ParamTree
+from midpg_np.verify.adapters.common import called_with, mapped_sources, named_results, quantity
+from midpg_np.verify.adapters.jax_tree import ParamTree
 from midpg_np.verify.names import NameMap
 
 OPTIONAL = ("tap", "training")
@@ -130,7 +130,8 @@ class Subject:
             returned = self.function(self.tree.filled(arrays), dict(inputs), **options)
         if isinstance(returned, np.ndarray):
             returned = jnp.asarray(returned)
-        return Pass(tap.tapped, named_results(returned, self.places, jax.Array, jnp.asarray))
+        named = named_results(returned, self.places, jax.Array, "arrays", jnp.asarray)
+        return Pass(tap.tapped, named)
 
 
 def optional_arguments(function: Callable[..., Any]) -> frozenset[str]:

@@ -1,0 +1,1 @@
+"""What the adapters for PyTorch and JAX are made of; ``verify.torch`` and ``verify.jax`` use it."""
