@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sizes import ENTRIES, IDS, case_of, random_pairs, small_case
+from sizes import SAMPLED, case_of, random_pairs, small_case
 
 from midpg_np.models import MODELS
 from midpg_np.verify.diagnose import diagnose
@@ -15,7 +15,7 @@ def dump_with(case, *mistakes):
     return {name: array for name, array in found.items() if name in case.arrays}
 
 
-@pytest.mark.parametrize(("name", "kind"), ENTRIES, ids=IDS)
+@pytest.mark.parametrize(("name", "kind"), SAMPLED)
 def test_a_mistake_is_named_and_blamed_on_its_own_quantities(name, kind):
     mistake, case = MISTAKES[name], case_of(name, kind)
     diagnosis = diagnose(case, dump_with(case, mistake))

@@ -46,9 +46,8 @@ def named(function=network, **options):
 # --- right ones -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[] if k == "dnn" else [pytest.mark.slow]) for k in MODELS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", MODELS)
 def test_the_reference_of_every_model(kind):
     forward = import_module(f"jax_reference.{kind}").forward
     case = small_case(kind)
@@ -76,6 +75,7 @@ def test_a_tree_of_its_own(dtype):
     assert "serving.logit" in given
 
 
+@pytest.mark.slow
 def test_names_that_are_tapped_several_times():
     case = small_case("midpg")
     report = check(functions.midpg, case, MIDPG | MIDPG_TAPS, params=SHAPES)
@@ -84,10 +84,12 @@ def test_names_that_are_tapped_several_times():
     assert "d.mi" in report.comparison.dump
 
 
+@pytest.mark.slow
 def test_shapes_are_enough_of_a_tree():
     named(params=jax.eval_shape(init_network, jax.random.key(0))).raise_if_wrong()
 
 
+@pytest.mark.slow
 def test_a_function_without_tap_and_without_training():
     report = check(lambda params, inputs: plain(params, inputs, training=True), small_case("dnn"))
     report.raise_if_wrong()
@@ -95,10 +97,12 @@ def test_a_function_without_tap_and_without_training():
     assert not {"serving.logit", "X"} & report.comparison.dump.keys()
 
 
+@pytest.mark.slow
 def test_a_function_that_is_jitted_already():
     check(jax.jit(plain, static_argnames="training"), small_case("dnn")).raise_if_wrong()
 
 
+@pytest.mark.slow
 def test_leaves_that_are_no_numbers():
     def step(params, inputs, *, training):
         return params["activation"](0.0) + network(params["net"], inputs, training=training)
@@ -112,6 +116,7 @@ def test_leaves_that_are_no_numbers():
     check(step, small_case("dnn"), names, params=tree | {"key": jax.random.key(1)}).raise_if_wrong()
 
 
+@pytest.mark.slow
 def test_the_loss_may_be_returned():
     def step(params, inputs, *, training):
         z = plain(params, inputs, training=training)[:, 0]
@@ -126,6 +131,7 @@ def test_the_loss_may_be_returned():
     assert {"loss", "mlp.output"} <= report.comparison.dump.keys()
 
 
+@pytest.mark.slow
 def test_a_missing_term_is_named():
     def step(params, inputs, *, training):
         return functions.midpg(params, inputs, training=False)
@@ -158,6 +164,7 @@ class Optax:
         return updates, (m, v)
 
 
+@pytest.mark.slow
 def test_an_optimizer_gets_what_learns_and_its_place_in_the_tree():
     tree = OWN["params"] | {"activation": jax.nn.relu}
     named(params=tree, optimizer=Optax()).raise_if_wrong()
@@ -169,6 +176,7 @@ def test_an_optimizer_gets_what_learns_and_its_place_in_the_tree():
     assert {entry.kind for entry in report.comparison.wrong} == {"next"}
 
 
+@pytest.mark.slow
 def test_the_configuration_stays_as_it_was():
     before = dict(jax.config.values)
     named(dtype="float32")

@@ -43,6 +43,7 @@ def problems(function, kind="dnn", **options):
     return report.problems
 
 
+@pytest.mark.slow
 def test_a_gradient_stopped_in_front_of_the_generators_is_named():
     def step(params, inputs, *, training):
         def stop(name, x):
@@ -70,6 +71,7 @@ def test_parameters_without_gradient():
     )
 
 
+@pytest.mark.slow
 def test_parameters_that_the_case_does_not_have():
     tree = OWN["params"] | {"other": {"kernel": jnp.ones((2, 2))}, "count": jnp.arange(3)}
     names = NETWORK | NETWORK_TAPS
@@ -79,6 +81,7 @@ def test_parameters_that_the_case_does_not_have():
     report.raise_if_wrong()
 
 
+@pytest.mark.slow
 def test_one_leaf_for_two_layers():
     case = small_case("dnn", hidden=(6, 6))
     tree = {
@@ -112,6 +115,7 @@ def test_random_numbers():
     assert prediction.startswith("a prediction cannot be repeated: logit is another")
 
 
+@pytest.mark.slow
 def test_something_kept_between_calls():
     calls = []
 
@@ -137,6 +141,7 @@ def test_what_jit_cannot_trace():
     assert problem.endswith(". All numbers were computed without it.")
 
 
+@pytest.mark.slow
 def test_what_depends_on_being_traced():
     def step(params, inputs, *, training):
         z = plain(params, inputs, training=training)
@@ -147,6 +152,7 @@ def test_what_depends_on_being_traced():
     assert prediction.startswith("a prediction gives another logit under jax.jit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -164,6 +170,7 @@ def test_predictions_that_look_at_the_batch(wrong, sentence):
     assert any(problem.startswith(sentence) for problem in problems(step))
 
 
+@pytest.mark.slow
 def test_fewer_digits_than_the_run_has():
     def step(params, inputs, tap, *, training):
         z = tap("mlp.output", plain(params, inputs, training=training).astype(jnp.float32))
@@ -183,6 +190,7 @@ def test_fewer_digits_than_the_run_has():
     assert problem.startswith("logit came out in bfloat16")
 
 
+@pytest.mark.slow
 def test_a_tap_whose_result_is_not_used():
     def step(params, inputs, tap):
         z = plain(params, inputs, training=True)
@@ -197,6 +205,7 @@ def test_a_tap_whose_result_is_not_used():
     assert report.comparison.ok and "d.mlp.output" not in report.comparison.dump
 
 
+@pytest.mark.slow
 def test_a_label_that_a_prediction_does_not_have():
     def step(params, inputs, *, training):
         return plain(params, inputs, training=training) + 0 * inputs["label"][:, None]
@@ -235,6 +244,7 @@ def test_maps_that_do_not_fit(entry, message):
         check(network, small_case("dnn"), NETWORK | NETWORK_TAPS | entry, params=tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "message"),
     [

@@ -75,7 +75,7 @@ CONFIGURATIONS = [
         kind,
         options,
         id=" ".join([kind, *(f"{name}={value}" for name, value in options.items())]),
-        marks=[pytest.mark.slow] if options else [],
+        marks=[pytest.mark.slow] if options or kind not in ("dnn", "midpg") else [],
     )
     for kind in MODELS
     for options in ({}, *OPTIONS[kind])
