@@ -22,14 +22,6 @@ from midpg_np.verify.mistakes.mistake import (
 DPG = ("dpg", "midpg")
 
 
-def _has_sigmoid_on_core(model: Any) -> bool:
-    return bool(model.variant == "non" or model.sigmoid_on == "product")
-
-
-def _has_sigmoid_on_product(model: Any) -> bool:
-    return bool(model.variant != "non" and model.sigmoid_on == "product")
-
-
 def _generators_read_h(model: Any) -> bool:
     return bool(model.dwm_inputs == "both")
 

@@ -31,14 +31,6 @@ def _has_sigmoid_on_product(model: Any) -> bool:
     return bool(model.variant != "non" and model.sigmoid_on == "product")
 
 
-def _generators_read_h(model: Any) -> bool:
-    return bool(model.dwm_inputs == "both")
-
-
-def _has_second_copy(model: Any) -> bool:
-    return bool(model.dwm_inputs == "both" and not model.dedup_first)
-
-
 # --- repeat ---------------------------------------------------------------------------------------
 
 
