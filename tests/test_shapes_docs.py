@@ -17,6 +17,7 @@ from midpg_np import losses, ops
 from midpg_np.batch import Batch
 from midpg_np.layers.core import CORES
 from midpg_np.layers.discriminator import MLPDiscriminator
+from midpg_np.layers.dropout import dropout
 from midpg_np.layers.dwm import DynamicWeighting
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.groups import group_rows
@@ -25,6 +26,7 @@ from midpg_np.layers.mixture import mixture
 from midpg_np.layers.mlp import MLP
 from midpg_np.layers.modulated import FORMS
 from midpg_np.layers.modulated_layer import ModulatedLayer, modulated_bias
+from midpg_np.layers.penalties import penalise_rows
 from midpg_np.layers.repeat import repeat
 from midpg_np.layers.scenario_mlp import AFFINE_FORMS
 
@@ -127,9 +129,14 @@ def mlp():
     return {"x": x, "y": layer.forward(layer.init(generator(1)), x)[0]}
 
 
+def penalised_rows():
+    return penalise_rows(np.zeros((5, 2)), np.array([1, 0, 1]), 0.1)
+
+
 def embedding():
-    layer, codes = Embedding((3, 3, 3), 5), np.zeros((7, 3), int)
-    return {"codes": codes, "E": layer.forward(layer.init(generator(1)), codes)[0], "k": 5}
+    layer, codes, keep = Embedding((3, 3, 3), 5), np.zeros((7, 3), int), np.ones((7, 15))
+    E, cache = layer.forward(layer.init(generator(1)), codes, keep=keep)
+    return {"codes": codes, "E": E, "keep": keep, "k": 5, "ids": cache.ids}
 
 
 def row_gradient():
@@ -181,6 +188,12 @@ EXAMPLES = {
     "layers.discriminator.MLPPairCache": pair_cache,
     "layers.mlp.MLP.forward": mlp,
     "layers.row_gradient.RowGradient": row_gradient,
+    "layers.dropout.dropout": lambda: (
+        zeros(x=(7, 3), keep=(7, 3)) | {"y": dropout(np.zeros((7, 3)), np.zeros((7, 3)))}
+    ),
+    "layers.embedding.EmbeddingCache": embedding,
+    "layers.penalties.ReadRowsCache": lambda: penalised_rows()[1]._asdict(),
+    "layers.penalties.penalise_rows": lambda: zeros(table=(5, 2)) | {"ids": np.array([1, 0, 1])},
     "layers.embedding.Embedding.forward": embedding,
     "layers.dwm.WeightingCache": lambda: weighting_cache("rc"),
     "layers.dwm.DynamicWeighting.forward": weighting,

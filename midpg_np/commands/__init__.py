@@ -10,6 +10,7 @@ from midpg_np import __version__
 from midpg_np.commands.data import app as data_app
 from midpg_np.commands.gradcheck import gradcheck
 from midpg_np.commands.predict import predict
+from midpg_np.commands.reproduce import app as reproduce_app
 from midpg_np.commands.train import train
 from midpg_np.commands.verify import app as verify_app
 
@@ -24,6 +25,7 @@ app.command()(train)
 app.command()(predict)
 app.command()(gradcheck)
 app.add_typer(verify_app, name="verify")
+app.add_typer(reproduce_app, name="reproduce")
 app.add_typer(data_app, name="data")
 
 

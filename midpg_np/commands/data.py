@@ -1,4 +1,4 @@
-"""``midpg data``: what a data set holds."""
+"""``midpg data``: what a data set holds, and generating one into a file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from midpg_np.commands import tables
 from midpg_np.commands.console import stderr, stdout
 from midpg_np.commands.settings import parse_settings
 from midpg_np.commands.sources import load_splits
 from midpg_np.data import describe as describe_data
+from midpg_np.data.generated import GENERATORS, write_parquet
 
-app = typer.Typer(help="Show what a data set holds, per scenario.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show what a data set holds, or generate one into a file.", no_args_is_help=True
+)
 
 DataArgument = Annotated[
     str, typer.Argument(help="A built-in data set, or a CSV or Parquet file with --schema.")
@@ -81,3 +85,30 @@ def head(
         print(json.dumps(records, indent=2))
         return
     stdout().print(tables.head_table(records))
+
+
+@app.command()
+def generate(
+    name: Annotated[str, typer.Argument(help=f"What to generate: {', '.join(GENERATORS)}.")],
+    file: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    fraction: Annotated[
+        float | None,
+        typer.Option(help="Share of the full size, up to 1; the default is the data's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Write generated rows to a Parquet file, a part at a time.
+
+    Example: midpg data generate industrial rows.parquet --fraction 0.05
+    """
+    options = {} if fraction is None else {"fraction": fraction}
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name)
+
+        def report(n_made: int, n_rows: int) -> None:
+            bar.update(task, completed=n_made, total=n_rows)
+
+        n_rows = write_parquet(name, file, seed=seed, progress=report, **options)
+    console.print(f"{n_rows} rows written to {file}", markup=False)

@@ -30,7 +30,7 @@ def load_splits(
         if schema is not None:
             raise ValueError(f"data set {data!r} has its own schema; leave out --schema.")
         _check_options(options, dataset_loader(data), data)
-        return load_dataset(data, path, seed=seed, **options)
+        return load_dataset(data, path, **({"seed": seed} | dict(options)))
     if schema is None and not Path(data).exists():
         load_dataset(data)  # raises: lists the names there are and the closest one
     if schema is None:
@@ -41,14 +41,14 @@ def load_splits(
     if path is not None:
         raise ValueError(f"--path goes with a built-in data set; {data} is a file itself.")
     _check_options(options, load_table, data)
-    return load_table(data, Schema.from_toml(schema), seed=seed, **options)
+    return load_table(data, Schema.from_toml(schema), **({"seed": seed} | dict(options)))
 
 
 def _check_options(options: Mapping[str, Any], loader: Callable[..., Any], data: str) -> None:
     """Raise ValueError for an option that the loader of the data does not have."""
     if loader is dataset_loader("synthetic"):
         loader = make_synthetic  # to which it hands everything on
-    elsewhere = ("path", "schema", "seed")
+    elsewhere = ("path", "schema")
     known = [name for name in inspect.signature(loader).parameters if name not in elsewhere]
     for name in options:
         if name not in known:

@@ -25,7 +25,7 @@ from midpg_np.commands.finished import (
 )
 from midpg_np.commands.settings import check_model_name, parse_settings, separate
 from midpg_np.commands.sources import load_splits
-from midpg_np.data import Splits
+from midpg_np.data import DATASETS, Splits
 from midpg_np.experiments.comparison import (
     baseline_options,
     build_model,
@@ -59,9 +59,7 @@ class Plan:
 
 
 def train(
-    data: Annotated[
-        str, typer.Option(help="synthetic, marketbias, iaac, kuairand, online-shoppers or a file.")
-    ] = "synthetic",
+    data: Annotated[str, typer.Option(help=f"{', '.join(DATASETS)} or a file.")] = "synthetic",
     path: Annotated[
         Path | None, typer.Option(help="Folder or file of a built-in data set.")
     ] = None,

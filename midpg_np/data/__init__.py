@@ -26,6 +26,8 @@ DATASETS: dict[str, str] = {
     "iaac": "midpg_np.data.iaac:load",
     "kuairand": "midpg_np.data.kuairand:load",
     "online-shoppers": "midpg_np.data.online_shoppers:load",
+    "synthetic-marketbias": "midpg_np.data.generated.marketbias:load",
+    "industrial": "midpg_np.data.generated.industrial:load",
 }
 
 
@@ -50,7 +52,7 @@ def load_dataset(
     name : str
         A key of ``DATASETS``.
     path : path, optional
-        The publisher's file or its folder; "synthetic" needs none.
+        The publisher's file or its folder; generated data sets need none.
     seed : int
         Seed of everything random: the division into parts, generated rows.
     **options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -139,6 +140,18 @@ class Dataset:
         label = None if self.label is None else self.label[rows]
         return Batch(self.codes[rows], self.scenario[rows], label)
 
+    def positions(self, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Cut all rows into random batches; see ``iterate_batches``."""
+        return iterate_batches(len(self), batch_size, rng)
+
+    def checksum(self) -> int:
+        """Return a checksum of the content."""
+        crc = 0
+        for array in (self.codes, self.scenario, self.label):
+            if array is not None:
+                crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
+        return crc
+
 
 def iterate_batches(
     n_rows: int, batch_size: int, rng: np.random.Generator | None = None
@@ -175,12 +188,18 @@ def iterate_batches(
 
 def _cut(n_rows: int, batch_size: int, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
     order = np.arange(n_rows) if rng is None else rng.permutation(n_rows)
+    for start, stop in batch_bounds(n_rows, batch_size):
+        yield order[start:stop]
+
+
+def batch_bounds(n_rows: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """Yield where each batch of ``iterate_batches`` starts and stops in the order of the rows."""
     start = 0
     while start < n_rows:
         stop = min(start + batch_size, n_rows)
         if n_rows - stop == 1 and batch_size > 1:
             stop = n_rows
-        yield order[start:stop]
+        yield start, stop
         start = stop
 
 

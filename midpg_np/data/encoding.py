@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,20 @@ class UnknownCategoryWarning(UserWarning):
 class Encoder:
     """Learn vocabularies and bins from training rows, and encode any rows with them.
 
-    Code 0 of every field means "unknown or missing".  A categorical field has one further code
-    per category of the training rows, in sorted order; a numeric field one per quantile bin.
+    Code 0 of every field means "unknown, rare or missing".  A categorical field has one further
+    code per category that enough training rows have, in sorted order; a numeric field one per
+    quantile bin.
 
     Parameters
     ----------
     schema : Schema
         Names and roles of the columns.
+    min_count : int, or mapping of field to int, optional
+        In place of ``schema.min_count``.
     """
 
-    def __init__(self, schema: Schema) -> None:
-        self.schema = schema
+    def __init__(self, schema: Schema, min_count: int | Mapping[str, int] | None = None) -> None:
+        self.schema = schema if min_count is None else replace(schema, min_count=min_count)
         self._fields: dict[str, Vocabulary | QuantileBins] | None = None
         self._scenarios = Vocabulary(np.empty(0, dtype=np.int64))
 
@@ -69,6 +73,16 @@ class Encoder:
         self._fields = {name: self._fit_field(name, arrays[name]) for name in schema.fields}
         return self
 
+    @classmethod
+    def of_vocabularies(
+        cls, schema: Schema, scenario: Vocabulary, fields: Mapping[str, Vocabulary]
+    ) -> Encoder:
+        """Make an encoder of vocabularies that were learned elsewhere, as ``data.pieces`` does."""
+        encoder = cls(schema)
+        encoder._scenarios = scenario
+        encoder._fields = {name: fields[name] for name in schema.fields}
+        return encoder
+
     def _fit_scenarios(self, column: Column) -> Vocabulary:
         distinct, index = factorise(column, self.schema.scenario)
         if (index < 0).any():
@@ -81,7 +95,7 @@ class Encoder:
     def _fit_field(self, name: str, column: Column) -> Vocabulary | QuantileBins:
         if name in self.schema.numeric:
             return QuantileBins.fit(column, name, self.schema.n_bins)
-        return Vocabulary.fit(column, name)
+        return Vocabulary.fit(column, name, self.schema.least_count(name))
 
     def transform(
         self,
@@ -175,6 +189,8 @@ class Encoder:
         for f, (name, field) in enumerate(fields.items()):
             codes[:, f], missing = field.encode(arrays[name], name)
             surprising = codes[:, f] == 0
+            if isinstance(field, Vocabulary) and field.n_rare:
+                continue  # code 0 was trained for rare categories, and stands for new ones as well
             if field.saw_missing:  # then code 0 was trained for missing values
                 surprising &= ~missing
             if surprising.any():
@@ -206,6 +222,15 @@ class Encoder:
     def vocab_sizes(self) -> tuple[int, ...]:
         """Number of codes of each field, code 0 included, in the order of ``schema.fields``."""
         return tuple(field.size for field in self._fitted().values())
+
+    @property
+    def rare_counts(self) -> dict[str, tuple[int, int]]:
+        """By field that has them: categories too rare for a code, and all of the training rows."""
+        return {
+            name: (field.n_rare, field.n_rare + len(field.values))
+            for name, field in self._fitted().items()
+            if isinstance(field, Vocabulary) and field.n_rare
+        }
 
     @property
     def n_scenarios(self) -> int:

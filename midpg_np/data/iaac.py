@@ -11,6 +11,8 @@ Rows that are equal in every column are kept once, lest the same click be in two
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
@@ -73,6 +75,7 @@ def load(
     parts: tuple[str, ...] = ("random_a", "random_b"),
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     without: tuple[str, ...] = (),
+    min_count: int | Mapping[str, int] = 1,
 ) -> Splits:
     """Load IAAC, in the publisher's format or as an extract.
 
@@ -90,6 +93,8 @@ def load(
         Shares of training, validation and test rows (extract only).
     without : tuple of str
         Fields to leave out.
+    min_count : int, or mapping of field to int
+        Training rows that a category needs, as in ``Schema``.
 
     Returns
     -------
@@ -104,7 +109,7 @@ def load(
     """
     frame = read_table(SOURCE.locate(path))
     raw = "context_timestamp" in frame.columns
-    schema = make_schema(scenario, raw=raw).without(*without)
+    schema = replace(make_schema(scenario, raw=raw).without(*without), min_count=min_count)
     n_read = frame.height
     if raw:
         frame = parse_raw(frame.unique(maintain_order=True))

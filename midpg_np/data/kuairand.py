@@ -6,6 +6,8 @@ video are joined.  What happens after the exposure (play time, likes, ...) is ne
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -62,6 +64,7 @@ def load(
     valid_from: int = 20220501,
     test_from: int = 20220503,
     without: tuple[str, ...] = (),
+    min_count: int | Mapping[str, int] = 1,
 ) -> Splits:
     """Load KuaiRand-Pure.
 
@@ -83,6 +86,8 @@ def load(
         for training.
     without : tuple of str
         Fields to leave out.
+    min_count : int, or mapping of field to int
+        Training rows that a category needs, as in ``Schema``.
 
     Returns
     -------
@@ -98,7 +103,7 @@ def load(
     if not valid_from < test_from:
         raise ValueError(f"valid_from must lie before test_from; got {valid_from}, {test_from}.")
     log_path = SOURCE.locate(path)
-    schema = make_schema(label, onehot=onehot).without(*without)
+    schema = replace(make_schema(label, onehot=onehot).without(*without), min_count=min_count)
     frame, notes = _choose_rows(_read_log(log_path, label), label, tabs)
     frame = _join_features(frame, log_path.parent, onehot)
     date = frame["date"].to_numpy()

@@ -7,6 +7,8 @@ validation and test rows, which is used as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
@@ -51,6 +53,7 @@ def load(
     label: Literal["rating >= 4", "rating == 5"] = "rating >= 4",
     split: Literal["publisher", "random"] = "publisher",
     without: tuple[str, ...] = (),
+    min_count: int | Mapping[str, int] = 1,
 ) -> Splits:
     """Load MarketBias electronics.
 
@@ -66,6 +69,8 @@ def load(
         The publisher's column ``split``, or 80, 10 and 10 % at random.
     without : tuple of str
         Fields to leave out, such as ``("user_id",)``.
+    min_count : int, or mapping of field to int
+        Training rows that a category needs, as in ``Schema``.
 
     Returns
     -------
@@ -78,18 +83,32 @@ def load(
     ValueError
         If an option or the content of the file is wrong.
     """
+    schema = replace(checked_schema(label, split, without), min_count=min_count)
+    frame = read_table(SOURCE.locate(path), _COLUMNS)
+    rows = split_rows(frame, split, seed)
+    notes = option_notes(label, split)
+    return encode_parts(schema, with_label(frame, label), rows, name=SOURCE.name, notes=notes)
+
+
+def checked_schema(label: str, split: str, without: tuple[str, ...]) -> Schema:
+    """Return the schema without some fields; ValueError if an option of ``load`` is wrong."""
     if label not in ("rating >= 4", "rating == 5"):
         raise ValueError(f"label must be 'rating >= 4' or 'rating == 5'; got {label!r}.")
     if split not in ("publisher", "random"):
         raise ValueError(f"split must be 'publisher' or 'random'; got {split!r}.")
-    schema = SCHEMA.without(*without)
-    frame = with_label(read_table(SOURCE.locate(path), _COLUMNS), label)
+    return SCHEMA.without(*without)
+
+
+def split_rows(frame: polars.DataFrame, split: str, seed: int) -> tuple[np.ndarray, ...]:
+    """Return the positions of training, validation and test rows."""
     if split == "publisher":
-        rows = parts_by_column(columns_of(frame, ["split"])["split"], "split")
-    else:
-        rows = split_by_fraction(frame.height, (0.8, 0.1, 0.1), np.random.default_rng(seed))
-    notes = (f"Label: {label}.", f"Split: {split}.")
-    return encode_parts(schema, frame, rows, name=SOURCE.name, notes=notes)
+        return parts_by_column(columns_of(frame, ["split"])["split"], "split")
+    return split_by_fraction(frame.height, (0.8, 0.1, 0.1), np.random.default_rng(seed))
+
+
+def option_notes(label: str, split: str) -> tuple[str, ...]:
+    """Return what a reader of results should know of the options."""
+    return f"Label: {label}.", f"Split: {split}."
 
 
 def with_label(frame: polars.DataFrame, label: str) -> polars.DataFrame:

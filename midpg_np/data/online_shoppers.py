@@ -7,6 +7,8 @@ analytics from pages that led to purchases and predicts strongly; leave it out f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import Literal
 
@@ -53,6 +55,7 @@ def load(
     scenario: Literal["VisitorType", "Month", "Region"] = "VisitorType",
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     without: tuple[str, ...] = (),
+    min_count: int | Mapping[str, int] = 1,
 ) -> Splits:
     """Load Online Shoppers Purchasing Intention.
 
@@ -68,6 +71,8 @@ def load(
         Shares of training, validation and test rows.
     without : tuple of str
         Fields to leave out, such as ``("PageValues",)``.
+    min_count : int, or mapping of field to int
+        Training rows that a category needs, as in ``Schema``.
 
     Returns
     -------
@@ -80,7 +85,7 @@ def load(
     ValueError
         If an option or the content of the file is wrong.
     """
-    schema = make_schema(scenario).without(*without)
+    schema = replace(make_schema(scenario).without(*without), min_count=min_count)
     frame = read_table(SOURCE.locate(path), schema.columns)
     keys = frame[schema.scenario].cast(str) + " " + frame[schema.label].cast(str)
     _, strata = np.unique(keys.to_numpy().astype(str), return_inverse=True)

@@ -123,6 +123,16 @@ def read_chunks(
         raise ValueError(f"{path} has a header but no rows.")
 
 
+def table_height(path: str | PathLike[str]) -> int:
+    """Return the number of rows of a Parquet file; ValueError if it is something else."""
+    path = _existing(path)
+    if not _is_parquet(path):
+        raise ValueError(f"{path} must be a Parquet file, whose name ends in .parquet or .pq.")
+    pl = import_polars()
+    with _errors_of(pl, path):
+        return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+
+
 def table_columns(path: str | PathLike[str]) -> tuple[str, ...]:
     """Return the names of the columns of the table at ``path`` without reading its rows."""
     return _head(import_polars(), Path(path))[0]

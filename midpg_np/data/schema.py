@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ class Schema:
         Those of ``aware`` and ``agnostic`` that are numbers; they are cut into quantile bins.
     n_bins : int
         Number of quantile bins of a numeric field, at most (equal quantiles are merged).
+    min_count : int, or mapping of field to int
+        Training rows that a category needs for a code of its own; rarer ones get code 0, like
+        unknown ones.  One number counts for all fields of categories but the scenario's own.
 
     Raises
     ------
@@ -43,6 +46,7 @@ class Schema:
     agnostic: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
     n_bins: int = 16
+    min_count: int | Mapping[str, int] = field(default=1, hash=False)
 
     def __post_init__(self) -> None:
         for role in ("aware", "agnostic", "numeric"):
@@ -55,6 +59,7 @@ class Schema:
         self._check_roles()
         if isinstance(self.n_bins, bool) or not isinstance(self.n_bins, int) or self.n_bins < 2:
             raise ValueError(f"n_bins must be a whole number of at least 2; got {self.n_bins!r}.")
+        self._check_min_count()
 
     def _check_roles(self) -> None:
         if not self.aware:
@@ -76,6 +81,26 @@ class Schema:
                     f"numeric names {name!r}, which is not a field; "
                     f"the fields are {', '.join(self.fields)}."
                 )
+
+    def _check_min_count(self) -> None:
+        if not isinstance(self.min_count, Mapping):
+            _check_least_count("min_count", self.min_count)
+            return
+        categories = [name for name in self.fields if name not in self.numeric]
+        for name, count in self.min_count.items():
+            _check_least_count(f"min_count of {name!r}", count)
+            if name not in categories:
+                raise ValueError(
+                    f"min_count names {name!r}, which is no field of categories; these are "
+                    f"{', '.join(categories)}."
+                )
+        object.__setattr__(self, "min_count", dict(self.min_count))  # a copy
+
+    def least_count(self, name: str) -> int:
+        """Return how many training rows a category of a field needs for a code of its own."""
+        if isinstance(self.min_count, Mapping):
+            return self.min_count.get(name, 1)
+        return 1 if name == self.scenario else self.min_count
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -99,6 +124,8 @@ class Schema:
             role: tuple(name for name in getattr(self, role) if name not in names)
             for role in ("aware", "agnostic", "numeric")
         }
+        if isinstance(self.min_count, Mapping):
+            kept["min_count"] = {n: count for n, count in self.min_count.items() if n not in names}
         return replace(self, **kept)
 
     @classmethod
@@ -126,7 +153,7 @@ class Schema:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Schema:
         """Build a schema from a mapping such as ``to_dict`` gives; ValueError for a wrong key."""
-        known = [field.name for field in fields(cls)]
+        known = [f.name for f in fields(cls)]
         for key in content:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
@@ -146,6 +173,7 @@ class Schema:
             "agnostic": list(self.agnostic),
             "numeric": list(self.numeric),
             "n_bins": self.n_bins,
+            "min_count": self.min_count,
         }
 
 
@@ -154,3 +182,8 @@ def _names(role: str, names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{role} must be a list of column names; got {names!r}.")
     return tuple(names)
+
+
+def _check_least_count(name: str, count: Any) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1; got {count!r}.")

@@ -78,6 +78,7 @@ def encode_splits(
     """
     arrays = {part: coded_columns(tables[part], schema.columns) for part in PARTS}
     encoder = Encoder(schema).fit(arrays["train"])
+    notes += rare_notes(encoder)
     datasets = {}
     for part, columns in arrays.items():
         known = encoder.knows_scenario(columns)
@@ -92,6 +93,14 @@ def encode_splits(
         # Users and items unseen in training are the rule in later parts, so no warning.
         datasets[part] = encoder.transform(kept, warn=False)
     return Splits(**datasets, encoder=encoder, name=name, notes=notes)
+
+
+def rare_notes(encoder: Encoder) -> tuple[str, ...]:
+    """Return a note on the categories without a code of their own, if there are any."""
+    if not encoder.rare_counts:
+        return ()
+    rare = (f"{name} {rare} of {n}" for name, (rare, n) in encoder.rare_counts.items())
+    return (f"Categories too rare for a code of their own: {', '.join(rare)}.",)
 
 
 def encode_parts(

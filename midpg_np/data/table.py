@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -21,6 +23,7 @@ def load_table(
     seed: int = 0,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     split: str | None = None,
+    min_count: int | Mapping[str, int] | None = None,
 ) -> Splits:
     """Read a CSV or Parquet file and divide it into training, validation and test rows.
 
@@ -36,12 +39,16 @@ def load_table(
         Shares of training, validation and test rows.
     split : str, optional
         Column that says "train", "valid" or "test" (or 0, 1, 2) per row, instead of chance.
+    min_count : int, or mapping of field to int, optional
+        In place of ``schema.min_count``.
 
     Raises
     ------
     ValueError
         If a column or value is wrong, or a part has no rows.
     """
+    if min_count is not None:
+        schema = replace(schema, min_count=min_count)
     columns = schema.columns if split is None else (*schema.columns, split)
     frame = read_table(path, columns)
     if split is None:

@@ -26,16 +26,25 @@ class Vocabulary:
         int64, or text (dtype object).
     saw_missing : bool
         Whether a training row had no value, so that code 0 was trained.
+    n_rare : int
+        Categories of training rows that have no code of their own: too few rows had them.
     """
 
     values: np.ndarray
     saw_missing: bool = False
+    n_rare: int = 0
 
     @classmethod
-    def fit(cls, column: Column, name: str) -> Vocabulary:
-        """Learn the categories of a column (N,)."""
+    def fit(cls, column: Column, name: str, min_count: int = 1) -> Vocabulary:
+        """Learn the categories of a column (N,) that at least ``min_count`` rows have."""
         distinct, index = factorise(column, name)
-        return cls(distinct, bool((index < 0).any()))
+        saw_missing = bool((index < 0).any())
+        if min_count == 1:
+            return cls(distinct, saw_missing)
+        # One count more, at the front, for index -1: missing.
+        counts = np.bincount(index + 1, minlength=len(distinct) + 1)[1:]
+        kept = distinct[counts >= min_count]
+        return cls(kept, saw_missing, len(distinct) - len(kept))
 
     @property
     def size(self) -> int:
@@ -68,22 +77,24 @@ class Vocabulary:
     def state(self, prefix: str) -> tuple[dict[str, Any], Arrays]:
         """Return a description for JSON and the arrays that hold the categories."""
         if self.values.dtype != object:
-            integers = {"kind": "integer", "saw_missing": self.saw_missing}
-            return integers, {f"{prefix}/values": self.values}
+            return self._meta("integer"), {f"{prefix}/values": self.values}
         # surrogatepass: text from a badly encoded file must come back as it was.
         encoded = [text.encode("utf-8", "surrogatepass") for text in self.values]
         arrays: Arrays = {
             f"{prefix}/bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
             f"{prefix}/lengths": np.array([len(part) for part in encoded], dtype=np.int64),
         }
-        return {"kind": "text", "saw_missing": self.saw_missing}, arrays
+        return self._meta("text"), arrays
+
+    def _meta(self, kind: str) -> dict[str, Any]:
+        return {"kind": kind, "saw_missing": self.saw_missing, "n_rare": self.n_rare}
 
     @classmethod
     def from_state(cls, meta: dict[str, Any], arrays: Arrays, prefix: str) -> Vocabulary:
         """Rebuild a vocabulary from what ``state`` returned."""
         if meta["kind"] == "integer":
             values = np.asarray(arrays[f"{prefix}/values"], dtype=np.int64)
-            return cls(values, bool(meta["saw_missing"]))
+            return cls(values, **_seen(meta))
         data = np.asarray(arrays[f"{prefix}/bytes"], dtype=np.uint8).tobytes()
         ends = np.cumsum(arrays[f"{prefix}/lengths"]).tolist()
         starts = [0, *ends[:-1]]
@@ -92,7 +103,12 @@ class Vocabulary:
             data[start:end].decode("utf-8", "surrogatepass")
             for start, end in zip(starts, ends, strict=True)
         ]
-        return cls(values, bool(meta["saw_missing"]))
+        return cls(values, **_seen(meta))
+
+
+def _seen(meta: dict[str, Any]) -> dict[str, Any]:
+    # Files of earlier versions know no rare categories.
+    return {"saw_missing": bool(meta["saw_missing"]), "n_rare": int(meta.get("n_rare", 0))}
 
 
 @dataclass(frozen=True)

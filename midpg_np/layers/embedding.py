@@ -19,16 +19,24 @@ from midpg_np.backend import (
     is_on_host,
     scatter_add_rows,
 )
+from midpg_np.layers.dropout import dropout, dropout_backward
 from midpg_np.layers.initial import EMBEDDING_STD
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.tree import Tree
 
 
 class EmbeddingCache(NamedTuple):
-    """Rows that were read, (B, F), and the number of rows of the table."""
+    """Rows that were read, (B, F), the number of rows of the table, and the mask, if there was one.
+
+    Shapes
+    ------
+    ids : (B, F)
+    keep : (B, F*k)
+    """
 
     ids: Array
     n_rows: int
+    keep: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -73,26 +81,33 @@ class Embedding:
         return {"table": rng.normal(0.0, EMBEDDING_STD, size=(self.n_rows, self.dim))}
 
     def forward(
-        self, params: Tree, codes: Array, last: bool = False
+        self, params: Tree, codes: Array, last: bool = False, keep: Array | None = None
     ) -> tuple[Array, EmbeddingCache]:
         """Look up and concatenate the embeddings of all fields (equations.md 2.1).
 
-        ``last``: E may be stored batch last; it is where a kernel makes it.
+        ``last``: E may be stored batch last; it is where a kernel makes it.  ``keep``: mask of the
+        dropout on E, none at inference (equations.md 2.8).
 
         Shapes
         ------
         codes : (B, F)
+        keep : (B, F*k)
         E : (B, F*k)
         """
         xp = get_xp(codes=codes, table=params["table"])
         ids = codes + constant(xp, self.offsets)
         if last and kernels.fuses(params["table"], ids):
-            return kernels.lookup(params["table"], ids).T, EmbeddingCache(ids, self.n_rows)
-        E = gather_rows(params["table"], ids).reshape(codes.shape[0], -1)
-        return E, EmbeddingCache(ids, self.n_rows)
+            E = kernels.lookup(params["table"], ids).T
+        else:
+            E = gather_rows(params["table"], ids).reshape(codes.shape[0], -1)
+        if keep is not None:
+            E = dropout(E, keep)
+        return E, EmbeddingCache(ids, self.n_rows, keep)
 
     def backward(self, dE: Array, cache: EmbeddingCache) -> Tree:
         """Gradient as rows: the adjoint of a row is the sum over all places that read it."""
+        if cache.keep is not None:
+            dE = dropout_backward(dE, cache.keep)
         if is_on_host(dE) and is_batch_last(dE) and kernels.fuses(dE, cache.ids):
             ids, sums = kernels.lookup_rows_backward(dE.T, cache.ids)
             return {"table": RowGradient(ids, sums, cache.n_rows)}
@@ -105,6 +120,8 @@ class Embedding:
     def backward_dense(self, dE: Array, cache: EmbeddingCache) -> Tree:
         """Gradient as a whole table by scatter-add: ``dT[v] += dE[b, f]`` for every code v read."""
         xp = get_xp(dE=dE, ids=cache.ids)
+        if cache.keep is not None:
+            dE = dropout_backward(dE, cache.keep)
         d_table = xp.zeros((cache.n_rows, self.dim), dtype=dE.dtype)
         scatter_add_rows(d_table, cache.ids.reshape(-1), dE.reshape(-1, self.dim))
         return {"table": d_table}

@@ -19,7 +19,7 @@ from midpg_np.layers.pruned_layer import PrunedLayer
 from midpg_np.layers.pruner import Pruner, Stop
 from midpg_np.layers.schedule import MAX_STEPS, linear_schedule
 from midpg_np.layers.sparsity import Sparsity, SparsityCache
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
     ACTIVATIONS,
@@ -134,6 +134,8 @@ class AdaSparse:
     lambda_start: float = 0.01
     lambda_end: float = 0.01
     schedule_steps: int = 1000
+
+    drops_embeddings = True
 
     def __post_init__(self) -> None:
         n_fields = len(self.vocab_sizes)
@@ -254,7 +256,8 @@ class AdaSparse:
         sg = StopGradient(frozen, {})
         step = params["schedule"]["step"]
         alpha = linear_schedule(step, self.alpha_start, self.alpha_end, self.schedule_steps)
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
+        keep = keep_of(draws)
+        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, keep=keep)
         E_aw = X[:, : self.dim_aware]
         layers: dict[str, Any] = {}
         activations = {}

@@ -15,7 +15,7 @@ from midpg_np.batch import Batch
 from midpg_np.layers.embedding import Embedding, EmbeddingCache
 from midpg_np.layers.initial import init_affine
 from midpg_np.layers.low_rank_layer import LowRankLayer, LowRankLayerCache, check_rank
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
@@ -99,6 +99,8 @@ class APG:
     generate_bias: bool = False
     form: str = "grouped"
 
+    drops_embeddings = True
+
     def __post_init__(self) -> None:
         if self.condition not in CONDITIONS:
             raise ValueError(f"condition must be one of {CONDITIONS}; got {self.condition!r}.")
@@ -178,7 +180,8 @@ class APG:
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, APGCache]:
         """Return the logits (B,) and the cache."""
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
+        keep = keep_of(draws)
+        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, keep=keep)
         E_aw = X[:, : self.dim_aware]
         layers, activations = {}, {}
         H = X

@@ -13,7 +13,7 @@ from midpg_np.backend import Array
 from midpg_np.batch import Batch
 from midpg_np.layers.embedding import Embedding, EmbeddingCache
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
 from midpg_np.tree import Tree
 
 
@@ -53,6 +53,8 @@ class DNN:
     hidden: tuple[int, ...] = (128, 64, 32)
     activation: str = "relu"
 
+    drops_embeddings = True
+
     @cached_property
     def embedding(self) -> Embedding:
         """Lookup of all fields."""
@@ -91,7 +93,9 @@ class DNN:
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, DNNCache]:
         """Return the logits (B,) and the cache."""
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, last=True)
+        X, c_embedding = self.embedding.forward(
+            params["embedding"], batch.codes, last=True, keep=keep_of(draws)
+        )
         z, c_mlp = self.mlp.forward(params["mlp"], X)
         return ModelOutput(z[:, 0], {}), DNNCache(X, c_embedding, c_mlp, {})
 

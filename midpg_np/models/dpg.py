@@ -22,7 +22,7 @@ from midpg_np.layers.modulated_layer import ModulatedLayer, ModulatedLayerCache,
 from midpg_np.layers.negatives import ShuffleCache
 from midpg_np.models.aware_only import context_networks
 from midpg_np.models.dnn import DNN
-from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount, keep_of
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
     AffineCache,
@@ -141,6 +141,8 @@ class DPG:
     modulate_output: bool = False
     modulate_bias: bool = False
     form: str = "grouped"
+
+    drops_embeddings = True
 
     def __post_init__(self) -> None:
         n_fields = len(self.vocab_sizes)
@@ -281,8 +283,8 @@ class DPG:
         self, params: Tree, batch: Batch, draws: Draws | None
     ) -> tuple[tuple[Array, ...], EmbedCache]:
         """Look up X (B, d_0)."""
-        table = params["embedding"]
-        X, c_embedding = self.embedding.forward(table, batch.codes, last=True)
+        table, keep = params["embedding"], keep_of(draws)
+        X, c_embedding = self.embedding.forward(table, batch.codes, last=True, keep=keep)
         return (X,), EmbedCache(c_embedding, None)
 
     def embed_backward(self, d_inputs: Sequence[Array], cache: EmbedCache) -> Tree:

@@ -22,7 +22,7 @@ from midpg_np.layers.initial import init_affine
 from midpg_np.layers.orthogonality import Orthogonality
 from midpg_np.layers.scenario_mlp import rows_of
 from midpg_np.layers.shared_embeddings import SharedCache, SharedEmbeddings
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
@@ -120,6 +120,8 @@ class OptMSM:
     hyper_input: str = "code"
     eps: float = 1e-12
 
+    drops_embeddings = True
+
     def __post_init__(self) -> None:
         n_fields = len(self.vocab_sizes)
         if not 1 <= self.n_aware < n_fields:
@@ -206,12 +208,12 @@ class OptMSM:
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, OptMSMCache]:
         """Return the logits (B,), in training the orthogonality loss, and the cache."""
-        codes = batch.codes
+        codes, keep = batch.codes, keep_of(draws)
         groups: Any = None
         if self.routes_by_scenario:
             groups = group_rows(batch.scenario, self.n_scenarios)
-            codes = codes[groups.order]
-        X, c_embedding = self.embedding.forward(params["embedding"], codes)
+            codes, keep = codes[groups.order], keep_of(draws, groups.order)
+        X, c_embedding = self.embedding.forward(params["embedding"], codes, keep=keep)
         (E_sp, E_sh), _ = split(X, self.dims_input)
         A_c, c_encoder = affine(E_sp, **params["encoder"])
         c, c_act = ACTIVATIONS[self.activation].forward(A_c)

@@ -16,7 +16,7 @@ from midpg_np.layers.fields import PickedFields, pick_fields, pick_fields_backwa
 from midpg_np.layers.gate import Gate, GateCache
 from midpg_np.layers.gated_tower import GatedTower, GatedTowerCache
 from midpg_np.layers.groups import Groups, group_rows
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import add_to_columns, concat
 from midpg_np.tree import Tree, tree_size
@@ -99,6 +99,8 @@ class PEPNet:
     prior_scenario: bool = False
     gate_hidden: int | None = 32
     gamma: float = 2.0
+
+    drops_embeddings = True
 
     def __post_init__(self) -> None:
         n_fields = len(self.vocab_sizes)
@@ -208,10 +210,11 @@ class PEPNet:
     ) -> tuple[ModelOutput, PEPNetCache]:
         """Return the logits (B,) and the cache."""
         sg, codes, groups = StopGradient(frozen, {}), batch.codes, None
+        keep = keep_of(draws)
         if self.routes_by_scenario:  # sorting the codes sorts all that follows
             groups = group_rows(batch.scenario, self.n_scenarios)
-            codes = codes[groups.order]
-        X, c_embedding = self.embedding.forward(params["embedding"], codes)
+            codes, keep = codes[groups.order], keep_of(draws, groups.order)
+        X, c_embedding = self.embedding.forward(params["embedding"], codes, keep=keep)
         E_dom, E = X[:, : self.dim_aware], X[:, self.start :]
         delta, c_epnet = self.epnet.forward(params["epnet"], concat([E_dom, sg("E", E)])[0])
         O = delta * E  # noqa: E741

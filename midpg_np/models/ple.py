@@ -17,7 +17,7 @@ from midpg_np.layers.extraction import Extraction, ExtractionCache
 from midpg_np.layers.groups import Groups, group_rows
 from midpg_np.layers.mlp import mlp_multiply_adds
 from midpg_np.layers.scenario_mlp import AFFINE_FORMS, ScenarioMLP, ScenarioMLPCache
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
 from midpg_np.ops import check_activation
 from midpg_np.tree import Tree, tree_size
 
@@ -83,6 +83,7 @@ class PLE:
     form: str = "grouped"
 
     routes_by_scenario = True
+    drops_embeddings = True
 
     def __post_init__(self) -> None:
         check_activation(self.activation)
@@ -172,7 +173,8 @@ class PLE:
     ) -> tuple[ModelOutput, PLECache]:
         """Return the logits (B,) and the cache."""
         groups = group_rows(batch.scenario, self.n_scenarios)
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes)
+        keep = keep_of(draws)
+        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, keep=keep)
         G_s = X[groups.order]
         # G^{k,0} = X for every k: one stream in the place of all.
         G, caches = G_s if self.levels["level_1"].experts == "own" else G_s[None], {}

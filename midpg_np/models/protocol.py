@@ -9,10 +9,20 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.batch import Batch
+from midpg_np.layers.dropout import EMBEDDING_KEEP
 from midpg_np.tree import Tree
 
 # Random numbers of one training step, by name, drawn on the host: for example {"partner": (B,)}.
 Draws = Mapping[str, Array]
+
+
+def keep_of(draws: Draws | None, order: Array | None = None) -> Array | None:
+    """Return the mask (B, F*k) of the dropout on X among the draws, its rows sorted as X's are.
+
+    None if there is none, as at inference.
+    """
+    keep = None if draws is None else draws.get(EMBEDDING_KEEP)
+    return keep if keep is None or order is None else keep[order]
 
 
 class ModelOutput(NamedTuple):
@@ -84,6 +94,11 @@ class Model(Protocol):
     codes of the first ``n_aware`` fields, the context, decide alone on the weights of a row) and
     ``context_networks(params, contexts) -> iterator of (model, params)``, which gives for each
     context a model that predicts the same for its rows.
+
+    ``drops_embeddings`` (True: ``forward`` multiplies X by ``draws["embedding_keep"]``, (B, F*k),
+    where that is given, which ``Embedding.forward(..., keep=keep_of(draws))`` does; a training with
+    ``embedding_dropout`` refuses other models); ``l2_centres``, ``{path: value}`` of kernels that
+    ``l2_weights`` pulls to another value than 0.
 
     ``has_fixed_work`` (True: forward and backward give a GPU the same work for all batches of one
     size and read none of its values on the host, so that a step can be captured).

@@ -17,7 +17,7 @@ from midpg_np.layers.groups import Groups, group_rows
 from midpg_np.layers.mlp import mlp_multiply_adds
 from midpg_np.layers.partitioned_norm import STATISTICS, PartitionedNorm, PartitionedNormCache
 from midpg_np.layers.star_mlp import StarMLP, StarMLPCache
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount
+from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
 from midpg_np.tree import Tree, tree_flatten, tree_size
 
 NORMS = ("partitioned", "none")
@@ -97,6 +97,7 @@ class STAR:
     aux_norm: bool = False
 
     routes_by_scenario = True
+    drops_embeddings = True
 
     def __post_init__(self) -> None:
         if self.pn not in NORMS:
@@ -153,6 +154,13 @@ class STAR:
         norms += ["aux.norm"] if self.aux and self.aux_norm else []
         return tuple(f"{norm}.{key}" for norm in norms for key in STATISTICS)
 
+    @property
+    def l2_centres(self) -> dict[str, float]:
+        """Kernels by scenario that multiply the shared ones rest at 1, where they start."""
+        if self.specific_init != "ones":
+            return {}
+        return {f"star.{name}.scenario.W": 1.0 for name in self.star.layer_names}
+
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw initial parameters."""
         params: Tree = {"embedding": self.embedding.init(rng)}
@@ -184,7 +192,8 @@ class STAR:
         """Return the logits (B,) and the cache."""
         is_training = draws is not None
         groups = group_rows(batch.scenario, self.n_scenarios)
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes[groups.order])
+        codes, keep = batch.codes[groups.order], keep_of(draws, groups.order)
+        X, c_embedding = self.embedding.forward(params["embedding"], codes, keep=keep)
         V, c_norm, z_aux, c_aux = X, None, None, None
         if self.has_norm:
             V, c_norm = self.norm.forward(params["norm"], X, groups, is_training=is_training)

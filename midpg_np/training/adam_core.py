@@ -4,7 +4,9 @@ One step with gradient g, at step t (counted from 1):
 
     m <- beta1 m + (1 - beta1) g
     v <- beta2 v + (1 - beta2) g^2
-    p <- p - a_t m / (sqrt(v) + e_t),     a_t = lr sqrt(1 - beta2^t) / (1 - beta1^t)
+    p <- p - a_t m / (sqrt(v) + e_t),     a_t = lr f_t sqrt(1 - beta2^t) / (1 - beta1^t)
+
+with f_t = 1, or of a schedule (``lr_schedule``).
 
 The two published places of epsilon differ in one scalar: e_t = eps (TensorFlow 1) or
 e_t = eps sqrt(1 - beta2^t) (everyone else: epsilon after the bias correction).
@@ -20,6 +22,7 @@ import numpy as np
 
 from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
+from midpg_np.training.lr_schedule import LRSchedule
 
 # Elements per pass: parameter, moments, gradient and scratch of a block stay in the second-level
 # cache, which makes the step three times as fast on large tables.
@@ -29,19 +32,33 @@ FLUSH_EVERY = 64
 
 @lru_cache(maxsize=8)
 def _corrections(
-    lr: float, beta1: float, beta2: float, eps: float, eps_mode: str, n_steps: int
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    eps_mode: str,
+    n_steps: int,
+    schedule: LRSchedule | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     # Python's ** on purpose: a vectorised power may round differently in its last lanes, and the
     # row form must find here the very number that the whole-table form used.
     bias1 = [1.0 - beta1**t for t in range(n_steps + 1)]
     root2 = [math.sqrt(1.0 - beta2**t) for t in range(n_steps + 1)]
-    a = [0.0] + [lr * root2[t] / bias1[t] for t in range(1, n_steps + 1)]
+    steps = range(1, n_steps + 1)
+    rates = (lr if schedule is None else lr * schedule.factor(t) for t in steps)
+    a = [0.0] + [rate * root2[t] / bias1[t] for t, rate in zip(steps, rates, strict=True)]
     e = [eps * root for root in root2] if eps_mode == "corrected" else [eps] * (n_steps + 1)
     return np.array(a), np.array(e)
 
 
 def corrections(
-    lr: float, beta1: float, beta2: float, eps: float, eps_mode: str, step: int
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    eps_mode: str,
+    step: int,
+    schedule: LRSchedule | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a_t and e_t for all t up to ``step`` or beyond, float64, indexed by t.
 
@@ -52,10 +69,12 @@ def corrections(
     """
     beta = max(beta1, beta2)
     saturation = math.ceil(math.log(2.0**-54) / math.log(beta)) if beta > 0.0 else 1
+    if schedule is not None:
+        saturation = max(saturation, schedule.last_change)
     n_steps = 4096
     while n_steps < min(step, saturation):
         n_steps *= 2
-    return _corrections(lr, beta1, beta2, eps, eps_mode, n_steps)
+    return _corrections(lr, beta1, beta2, eps, eps_mode, n_steps, schedule)
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,7 @@ class StepSizes:
     a: np.ndarray
     e: np.ndarray
     on_device: Array | None = None
+    schedule: LRSchedule | None = None
 
     def now(self, step: int) -> tuple[float, float, bool] | Array:
         """Return what differs from step to step, as kernels take it (``kernels.adam``)."""
@@ -83,6 +103,12 @@ class StepSizes:
         """Return a_t and e_t of many steps, any shape, rounded to ``dtype`` as scalars are."""
         t = np.minimum(steps, len(self.a) - 1)
         return self.a[t].astype(dtype), self.e[t].astype(dtype)
+
+    def largest_rise(self, steps: np.ndarray, dtype: np.dtype) -> np.ndarray | float:
+        """Return by how much the rate can still grow after each of the steps (n,), at least 1."""
+        if self.schedule is None:
+            return 1.0
+        return self.schedule.largest_rise(steps).astype(dtype)
 
 
 @dataclass(frozen=True)

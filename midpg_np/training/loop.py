@@ -13,7 +13,14 @@ from midpg_np.data.batches import Dataset
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import check_fits
 from midpg_np.training.optim import Optimiser
-from midpg_np.training.trainer import CHECKPOINT, FINISHED, FitResult, Progress, Trainer
+from midpg_np.training.trainer import (
+    CHECKPOINT,
+    FINISHED,
+    FitResult,
+    Progress,
+    Trainer,
+    n_batches,
+)
 
 __all__ = ["FitResult", "Progress", "check_run_dir", "fit"]
 
@@ -52,7 +59,7 @@ def fit(
     progress : callable, optional
         Called after every step with a ``Progress``.
     optimiser : Optimiser, optional
-        Instead of the Adam that ``config`` describes.
+        Instead of the Adam that ``config`` describes, its schedule included.
 
     Raises
     ------
@@ -71,7 +78,7 @@ def fit(
     folder = None if run_dir is None else Path(run_dir)
     if folder is not None:
         _check_folder(folder, resume, overwrite)
-    optimiser = optimiser or config.adam
+    optimiser = optimiser or config.adam_for(n_batches(len(train), config.batch_size))
     return Trainer(model, train, valid, config, optimiser, folder, progress).run(resume)
 
 

@@ -29,12 +29,16 @@ import numpy as np
 
 from midpg_np.backend import put_rows
 from midpg_np.training.adam_core import corrections
+from midpg_np.training.lr_schedule import LRSchedule
 
 # Terms N + 1 of the series: few for all rows, more for those that few leave too far off.  With beta
 # 0.9 and 0.999 and after some 1,000 steps the first bound is 1e-8 (float32) and 2e-17 (float64) of
 # D even where r = 0, and smaller by (eps / r)^{N+1} elsewhere; before, e_t still changes.
 TERMS = {np.dtype(np.float32): (4, 8), np.dtype(np.float64): (10, 16)}
 CHUNK = 4096
+# With a schedule the rate may grow within a horizon, in a warm-up from zero by as many times as
+# that has steps; weights so many times smaller at its end leave no more beyond it than usual.
+RISE = 64.0
 LONGEST_HORIZON = 4096  # beyond, the table of Q costs more than replaying the steps
 
 
@@ -51,6 +55,8 @@ class MissedSteps:
         N + 1.
     horizon : int
         J.
+    schedule : LRSchedule or None
+        Of the learning rate.  The sums take any a_t, so they stay as exact as they are without.
     """
 
     lr: float
@@ -61,6 +67,7 @@ class MissedSteps:
     dtype: np.dtype
     n_terms: int
     horizon: int
+    schedule: LRSchedule | None = None
 
     def of(self, last: np.ndarray, step: int) -> np.ndarray:
         """Return what rows computed up to ``last`` (all before ``step``) need to reach ``step``.
@@ -86,7 +93,8 @@ class MissedSteps:
 
     def corrections(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a_t and e_t up to ``step`` or beyond."""
-        return corrections(self.lr, self.beta1, self.beta2, self.eps, self.eps_mode, step)
+        settings = self.lr, self.beta1, self.beta2, self.eps, self.eps_mode
+        return corrections(*settings, step, self.schedule)
 
     @property
     def q(self) -> float:
@@ -95,18 +103,25 @@ class MissedSteps:
 
 
 def missed_steps(
-    lr: float, beta1: float, beta2: float, eps: float, eps_mode: str, dtype: np.dtype
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    eps_mode: str,
+    dtype: np.dtype,
+    schedule: LRSchedule | None = None,
 ) -> tuple[MissedSteps, ...]:
     """Return tables of few and of more terms; none where replaying the steps is as cheap."""
     tables = []
+    smallest = float(np.finfo(dtype).eps) / (16.0 if schedule is None else 16.0 * RISE)
     for n_terms in TERMS.get(dtype, ()) if beta1 > 0.0 else ():
         # The terms of Q_{N+1} fall off the slowest: as (beta1 beta2^{-(N+2)/2})^j.
         log_ratio = math.log(beta1) - 0.5 * (n_terms + 1) * math.log(beta2)
         if log_ratio < 0.0:
-            horizon = math.ceil(math.log(float(np.finfo(dtype).eps) / 16.0) / log_ratio)
+            horizon = math.ceil(math.log(smallest) / log_ratio)
             if horizon <= LONGEST_HORIZON:
                 settings = lr, beta1, beta2, eps, eps_mode
-                tables.append(MissedSteps(*settings, dtype, n_terms, horizon))
+                tables.append(MissedSteps(*settings, dtype, n_terms, horizon, schedule))
     return tuple(tables)
 
 

@@ -22,6 +22,7 @@ from midpg_np.training.adam_core import (
     flush,
 )
 from midpg_np.training.flat_params import common_vector, is_table
+from midpg_np.training.lr_schedule import LRSchedule
 from midpg_np.training.missed_steps import MissedSteps, missed_steps
 from midpg_np.training.row_adam import (
     NEVER,
@@ -110,6 +111,8 @@ class Adam:
         the same, one by one; equal to the bit as long as weights move (see ``row_adam``).
         "auto": "table" for tables of up to 32,768 rows (on a GPU 1,500,000), else "rows".
         Tables are the leaves whose last key is "table"; their gradients are ``RowGradient``.
+    schedule : LRSchedule or None
+        Factors of ``lr`` by step; each form of the tables is as exact with it as without.
     """
 
     lr: float = 1e-3
@@ -118,6 +121,7 @@ class Adam:
     eps: float = 1e-8
     eps_mode: str = "corrected"
     table_mode: str = "table"
+    schedule: LRSchedule | None = None
 
     def __post_init__(self) -> None:
         if not self.lr > 0.0:
@@ -164,10 +168,12 @@ class Adam:
         return state
 
     def _corrections(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        return corrections(self.lr, self.beta1, self.beta2, self.eps, self.eps_mode, step)
+        settings = self.lr, self.beta1, self.beta2, self.eps, self.eps_mode
+        return corrections(*settings, step, self.schedule)
 
     def _sizes(self, step: int) -> StepSizes:
-        return StepSizes(self.beta1, self.beta2, *self._corrections(step))
+        sizes = self._corrections(step)
+        return StepSizes(self.beta1, self.beta2, *sizes, schedule=self.schedule)
 
     def _waits(self, table: Array) -> bool:
         if self.table_mode != "auto":
@@ -178,7 +184,7 @@ class Adam:
         if self.table_mode == "replay":
             return ()
         settings = self.lr, self.beta1, self.beta2, self.eps, self.eps_mode
-        return missed_steps(*settings, np.dtype(dtype))
+        return missed_steps(*settings, np.dtype(dtype), self.schedule)
 
     def prepare(self, params: Tree, state: AdamState, rows: Mapping[str, Array]) -> None:
         """Make up for the missed steps of rows about to be read; nothing to do in the table form.

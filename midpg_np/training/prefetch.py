@@ -60,6 +60,7 @@ def prepared_batches(
     rng: np.random.Generator,
     dtype: str,
     device: str,
+    more_draws: Callable[[int, int], Draws] | None = None,
 ) -> Iterator[Prepared]:
     """Yield each batch with its draws, on the device; on a GPU each is sent one step early.
 
@@ -72,13 +73,17 @@ def prepared_batches(
         Its ``draw`` is called once per batch, in order.
     batches : iterable of (B,) arrays
         Positions of the rows of each batch.
+    more_draws : callable, optional
+        ``more_draws(i, B)``: what the i-th of these batches needs besides, i = 0, 1, ...
     """
     stream = copy.deepcopy(rng)
     send = _sender(device)
     waiting: tuple[Prepared, Wait] | None = None
-    for rows in batches:
+    for i, rows in enumerate(batches):
         host = host_batch(dataset.batch(rows), dtype)
-        draws = model.draw(stream, host)
+        draws = dict(model.draw(stream, host))
+        if more_draws is not None:
+            draws |= more_draws(i, host.n_rows)
         after = dict(stream.bit_generator.state)
         in_dtype = {name: _in_dtype(x, dtype) for name, x in draws.items()}
         moved, packed, wait = send(named_arrays(host, in_dtype))

@@ -13,7 +13,8 @@ next read, so that a step costs what the rows of its batch cost:
 What is exact in a replay, and what holds to rounding:
 
 - It stops when none of the row's weights can move any more: twice its current step, subtracted,
-  leaves the weight as it is, and later steps are smaller (for beta1 <= beta2).  Up to there weights
+  leaves the weight as it is, and later steps are smaller (for beta1 <= beta2; in a warm-up, times
+  what the rate can still grow).  Up to there weights
   and moments have the bits of the table form: about 150 steps in float32 and 340 in float64, for a
   step of 1e-3 and weights of 1e-2.
 - Beyond, the weights still have those bits.  The moments are decayed in closed form, m beta1^n and
@@ -394,7 +395,9 @@ def _replay(
             P[:, :n] -= u_j
         done += ROUND
         flush(m, v)
-        at_rest = to_numpy((P - 2.0 * u == P).all(axis=0))
+        rise = sizes.largest_rise(start + done, np.dtype(P.dtype))
+        largest = 2.0 * u if isinstance(rise, float) else xp.asarray(2.0 * rise) * u
+        at_rest = to_numpy((P - largest == P).all(axis=0))
         is_over = (gap <= done) | at_rest
         over, keep = xp.asarray(np.flatnonzero(is_over)), xp.asarray(np.flatnonzero(~is_over))
         rest = xp.asarray(np.maximum(gap - done, 0)[is_over])

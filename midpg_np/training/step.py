@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, to_numpy
+from midpg_np.backend import Array, constant, get_xp, to_numpy
 from midpg_np.batch import Batch
 from midpg_np.losses import LOSS_REDUCTIONS, Loss
 from midpg_np.models.protocol import Draws, ModelOutput
+from midpg_np.training.penalties import NAME, Penalty
 from midpg_np.training.tiles import Tiles, tiled_pass
 from midpg_np.tree import Tree, tree_items
 
@@ -33,12 +34,32 @@ def training_step(
     draws: Draws,
     loss_reduce: str = "mean",
     tiles: Tiles | None = None,
+    penalty: Penalty | None = None,
 ) -> StepResult:
     """Differentiate L = CE + sum over auxiliary terms of weight * term; nothing is changed.
 
     With ``tiles``, models that offer ``embed`` and ``network`` do it tile by tile; the result is
-    the same to rounding, and has no cache if the batch is larger than a tile.
+    the same to rounding, and has no cache if the batch is larger than a tile.  With a ``penalty``
+    L has one term more, "l2", which sees parameters alone and so neither tiles nor draws.
     """
+    result = _model_step(model, loss, params, batch, draws, loss_reduce, tiles)
+    if penalty is None:
+        return result
+    about = getattr(model, "buffers", ()), getattr(model, "l2_centres", None)
+    l2, cache = penalty.forward(params, rows_read(model, batch), batch.n_rows, *about)
+    losses = result.losses | {"loss": result.losses["loss"] + l2, NAME: l2}
+    return result._replace(losses=losses, grads=penalty.add_gradient(result.grads, 1.0, cache))
+
+
+def _model_step(
+    model: Any,
+    loss: Loss,
+    params: Tree,
+    batch: Batch,
+    draws: Draws,
+    loss_reduce: str,
+    tiles: Tiles | None,
+) -> StepResult:
     assert batch.label is not None
     weigh = LOSS_REDUCTIONS[loss_reduce]
     row_weights = None if weigh is None else weigh(batch.scenario, batch.label.dtype)
@@ -81,7 +102,7 @@ def host_numbers(losses: Sequence[Mapping[str, Array]]) -> list[dict[str, float]
     return [{name: next(numbers) for name in of_step} for of_step in losses]
 
 
-def rows_read(model: Any, batch: Batch) -> dict[str, np.ndarray]:
+def rows_read(model: Any, batch: Batch) -> dict[str, Array]:
     """Return which rows of which tables forward will read, for optimisers that defer rows.
 
     A model with other tables than ``embedding.table`` may define ``rows_read(batch)`` itself;
@@ -90,7 +111,8 @@ def rows_read(model: Any, batch: Batch) -> dict[str, np.ndarray]:
     if hasattr(model, "rows_read"):
         return dict(model.rows_read(batch))
     if hasattr(model, "embedding"):
-        return {"embedding.table": batch.codes + np.asarray(model.embedding.offsets)}
+        offsets = constant(get_xp(batch.codes), tuple(model.embedding.offsets))
+        return {"embedding.table": batch.codes + offsets}
     return {}
 
 

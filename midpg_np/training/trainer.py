@@ -17,13 +17,14 @@ import numpy as np
 
 from midpg_np.backend import Array, get_xp, keep_freed_memory, stream_of_own
 from midpg_np.batch import Batch
-from midpg_np.data.batches import Dataset, iterate_batches
+from midpg_np.data.batches import Dataset
 from midpg_np.kernels import compiled_loops
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models.protocol import Draws
 from midpg_np.training.blas import blas_threads
 from midpg_np.training.captured import CapturedStep
 from midpg_np.training.config import TrainConfig
+from midpg_np.training.embedding_dropout import EmbeddingDropout, embedding_dropout
 from midpg_np.training.evaluate import evaluate
 from midpg_np.training.optim import Adam, Optimiser
 from midpg_np.training.prefetch import Prepared, prepared_batches
@@ -117,6 +118,7 @@ class Trainer:
     def _run(self, resume: bool) -> FitResult:
         config, path = self.config, self.checkpoint_path
         loops = compiled_loops(config.kernels, len(self.train))
+        _ = self._dropout  # a model that would not use it is refused now
         identity = fingerprint(self.model, config, self.optimiser, self.train, self.valid)
         if config.device == "cpu":
             identity["kernels"] = "compiled" if loops.are_on else "numpy"
@@ -144,6 +146,10 @@ class Trainer:
             return None
         return Tiles(config.tile_rows or rows_per_tile(self.model), config.threads)
 
+    @cached_property
+    def _dropout(self) -> EmbeddingDropout | None:
+        return embedding_dropout(self.model, self.config.embedding_dropout, self.config.seed)
+
     @property
     def checkpoint_path(self) -> Path | None:
         """File that is replaced at every checkpoint."""
@@ -152,9 +158,7 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches in an epoch."""
-        n_rows, size = len(self.train), self.config.batch_size
-        joined = n_rows % size == 1 and size > 1 and n_rows > size  # as iterate_batches does
-        return -(-n_rows // size) - joined
+        return n_batches(len(self.train), self.config.batch_size)
 
     def _stopped_by(self, state: RunState) -> str | None:
         patience = self.config.patience
@@ -165,18 +169,17 @@ class Trainer:
     def _epoch(self, state: RunState, identity: dict[str, Any]) -> None:
         config = self.config
         state.order.bit_generator.state = state.order_at_epoch
-        batches = iterate_batches(len(self.train), config.batch_size, state.order)
+        batches = self.train.positions(config.batch_size, state.order)
         left = islice(batches, state.batch, None)
-        for batch in prepared_batches(
-            self.model, self.train, left, state.draws, config.dtype, config.device
-        ):
+        inputs = self.model, self.train, left, state.draws, config.dtype, config.device
+        for batch in prepared_batches(*inputs, self._more_draws(state.step + 1)):
             self._step(state, batch)
             state.batch += 1
             is_last = state.batch == self.steps_per_epoch
             if is_last:
                 state.epoch, state.batch = state.epoch + 1, 0
                 state.order_at_epoch = dict(state.order.bit_generator.state)
-            is_validation = is_last or _is_due(state.step, config.valid_every)
+            is_validation = is_last or self._is_validation(state)
             if is_validation:
                 self._validate(state)
             if is_validation or _is_due(state.step, config.checkpoint_every):
@@ -184,6 +187,19 @@ class Trainer:
             self._tell(state, is_validation)
             if is_last or self._stopped_by(state):
                 return
+
+    def _more_draws(self, first_step: int) -> Callable[[int, int], Draws] | None:
+        """Return what draws the masks of the batches from ``first_step`` on, if there are any."""
+        dropout = self._dropout
+        if dropout is None:
+            return None
+        return lambda i, n_rows: dropout.draw(first_step + i, n_rows)
+
+    def _is_validation(self, state: RunState) -> bool:
+        """Whether one is due after a batch that is not the last of its epoch."""
+        times, per_epoch = self.config.valid_per_epoch, self.steps_per_epoch
+        is_at_mark = state.batch * times // per_epoch > (state.batch - 1) * times // per_epoch
+        return is_at_mark or _is_due(state.step, self.config.valid_every)
 
     def _step(self, state: RunState, item: Prepared) -> None:
         state.draws.bit_generator.state = item.draws_after
@@ -219,7 +235,8 @@ class Trainer:
     def _differentiate(self, state: RunState, batch: Batch, draws: Draws) -> StepResult:
         config, loss = self.config, CROSS_ENTROPIES[self.config.ce]
         inputs = state.params, batch, draws
-        return training_step(self.model, loss, *inputs, config.loss_reduce, self._tiles)
+        how = config.loss_reduce, self._tiles, config.penalty
+        return training_step(self.model, loss, *inputs, *how)
 
     def _update(self, state: RunState, result: StepResult) -> None:
         self.optimiser.update(state.params, result.grads, state.optimiser)
@@ -316,6 +333,12 @@ class Trainer:
             stopped_by=self._stopped_by(state) or "epochs",
             seconds=self._seconds(),
         )
+
+
+def n_batches(n_rows: int, batch_size: int) -> int:
+    """Return the number of batches that ``iterate_batches`` makes of so many rows."""
+    joined = n_rows % batch_size == 1 and batch_size > 1 and n_rows > batch_size
+    return -(-n_rows // batch_size) - joined
 
 
 def _is_due(step: int, every: int | None) -> bool:

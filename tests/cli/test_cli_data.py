@@ -1,8 +1,9 @@
-"""``midpg data``: what a data set holds."""
+"""``midpg data``: what a data set holds, and generating one into a file."""
 
 import json
 
 import numpy as np
+import polars as pl
 from midpg_command import midpg, one_sentence, words, write_rows
 
 from midpg_np.data import load_dataset
@@ -77,3 +78,29 @@ def test_a_misspelt_column_of_the_schema(shop, tmp_path):
         f"{rows} has no column 'price'; its columns are channel, device, item"
     )
     assert message.endswith("Did you mean 'prize'?")
+
+
+def test_generate_writes_a_file_that_can_be_read(tmp_path):
+    path = tmp_path / "clicks.parquet"
+    arguments = ("data", "generate", "industrial", path, "--fraction", 0.0002, "--seed", 4)
+    outcome = midpg(*arguments)
+    assert outcome == (0, "", f"21730 rows written to {path}\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["clicks.parquet"]
+    rows = pl.read_parquet(path)
+    assert rows.height == 21_730 and rows["user_id"].n_unique() == 8_680
+    description = json.loads(midpg("data", "describe", "industrial", "--path", path, "--json").out)
+    assert [part["rows"] for part in description["parts"].values()] == [15_211, 2_173, 4_346]
+    other = midpg(*arguments[:-1], 5)
+    assert other.code == 0 and not rows.equals(pl.read_parquet(path))
+
+
+def test_what_cannot_be_generated(tmp_path):
+    file = tmp_path / "rows.parquet"
+    for arguments, message in (
+        (["industrail", file], "'industrail' cannot be generated; choose synthetic-marketbias, "),
+        (["synthetic-marketbias", tmp_path / "x.csv"], "the file to write must end in .parquet; "),
+        (["industrial", tmp_path / "no" / "x.parquet"], "there is no folder "),
+        (["industrial", file, "--fraction", 2], "fraction must lie in [0.0001, 1]; got 2.0."),
+    ):
+        assert one_sentence(midpg("data", "generate", *arguments)).startswith(message)
+    assert list(tmp_path.iterdir()) == []

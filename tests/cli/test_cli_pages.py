@@ -68,7 +68,10 @@ def test_a_page_that_shows_something_else_is_found():
             assert_shown("AUC 0.71\n...\nend", printed, "x")
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "gradcheck", "data"])
+COMMANDS = ("train", "predict", "gradcheck", "verify", "reproduce", "data")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_its_section(command):
     assert f"\n## midpg {command}\n" in (DOCS / "cli.md").read_text(encoding="utf-8")
 

@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 
 from midpg_np import losses, ops
-from midpg_np.backend import Array
+from midpg_np.backend import Array, get_xp
 from midpg_np.checks.case import Case
 from midpg_np.checks.catalogue.builders import Builder, Sizes, layer_case, pair_case
 from midpg_np.checks.model import dense_gradients, perturbed
+from midpg_np.layers.dropout import draw_keep
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.mlp import MLP
+from midpg_np.layers.penalties import (
+    penalise_kernel,
+    penalise_kernel_backward,
+    penalise_rows,
+    penalise_rows_backward,
+)
 
 
 def _unary(name: str, sizes: Sizes, rng: np.random.Generator) -> Case:
@@ -85,12 +92,14 @@ def _mlp(sizes: Sizes, rng: np.random.Generator) -> Case:
     return layer_case("mlp", layer, {"x": rng.normal(size=(sizes.B, sizes.d_m))}, rng)
 
 
-def _embedding(form: str, sizes: Sizes, rng: np.random.Generator) -> Case:
+def _embedding(form: str, drops: bool, sizes: Sizes, rng: np.random.Generator) -> Case:
     layer = Embedding((3, 5, 2), sizes.d_k)
     codes = rng.integers(0, layer.vocab_sizes, size=(sizes.B, 3))  # repeated and absent codes
+    mask = draw_keep(rng, (sizes.B, 3 * sizes.d_k), 0.4) if drops else None
 
     def run(tree: Any, frozen: object) -> tuple[tuple[Array], Any]:
-        E, cache = layer.forward(tree, codes)
+        keep = None if mask is None else mask.astype(tree["table"].real.dtype)
+        E, cache = layer.forward(tree, codes, keep=keep)
         return (E,), cache
 
     def adjoint(d_outputs: tuple[Array], cache: Any) -> Any:
@@ -98,7 +107,31 @@ def _embedding(form: str, sizes: Sizes, rng: np.random.Generator) -> Case:
             return layer.backward_dense(d_outputs[0], cache)
         return dense_gradients(layer.backward(d_outputs[0], cache))
 
-    return Case(f"embedding {form}", perturbed(layer.init(rng), rng), run, adjoint)
+    name = f"embedding dropout {form}" if drops else f"embedding {form}"
+    return Case(name, perturbed(layer.init(rng), rng), run, adjoint)
+
+
+def _l2_rows(sizes: Sizes, rng: np.random.Generator) -> Case:
+    inputs = {"table": rng.normal(size=(5, sizes.d_k))}
+    ids = np.minimum(rng.integers(0, 5, size=3 * sizes.B), 3)  # repeated ones, and never the last
+
+    def forward(table: Array) -> tuple[Array, Any]:
+        return penalise_rows(table, get_xp(table).asarray(ids), 0.3)
+
+    def adjoint(d_loss: Array, cache: Any) -> Array:
+        return penalise_rows_backward(d_loss, cache).dense()
+
+    return pair_case("l2 rows", inputs, forward, adjoint)
+
+
+def _l2_kernel(centre: float, sizes: Sizes, rng: np.random.Generator) -> Case:
+    inputs = {"W": rng.normal(size=(sizes.d_m, sizes.d_n))}
+
+    def forward(W: Array) -> tuple[Array, Any]:
+        return penalise_kernel(W, 0.3, centre)
+
+    name = f"l2 kernel around {centre:.0f}"
+    return pair_case(name, inputs, forward, penalise_kernel_backward)
 
 
 BUILDERS: list[Builder] = [
@@ -109,5 +142,6 @@ BUILDERS: list[Builder] = [
         for kind in losses.CROSS_ENTROPIES
         for reduce in losses.LOSS_REDUCTIONS
     ),
-    *(partial(_embedding, form) for form in ("rows", "dense")),
+    *(partial(_embedding, form, drops) for drops in (False, True) for form in ("rows", "dense")),
+    *(_l2_rows, partial(_l2_kernel, 0.0), partial(_l2_kernel, 1.0)),
 ]
