@@ -32,6 +32,7 @@ def series(coefficients, n_terms, r):
     return total / (r + c)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     betas=st.sampled_from(BETAS),
