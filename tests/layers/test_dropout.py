@@ -117,7 +117,8 @@ def test_every_model_under_a_mask(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_every_option_under_a_mask(name):
-    check_gradients(dropped_case(name), generator(5), max_entries=20).raise_if_wrong()
+    case = dropped_case(name)
+    check_gradients(case, generator(5), differences=False, max_entries=8).raise_if_wrong()
 
 
 @pytest.mark.parametrize("name", FEW)

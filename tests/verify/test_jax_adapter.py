@@ -23,7 +23,6 @@ from jax_functions import (  # noqa: E402
     plain,
 )
 
-from midpg_np.models import MODELS  # noqa: E402
 from midpg_np.verify.jax import check  # noqa: E402
 
 jnp = jax.numpy
@@ -47,8 +46,8 @@ def named(function=network, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", MODELS)
-def test_the_reference_of_every_model(kind):
+@pytest.mark.parametrize("kind", ["dnn", "star", "midpg", "optmsm"])
+def test_references_in_jax_pass(kind):
     forward = import_module(f"jax_reference.{kind}").forward
     case = small_case(kind)
     options = SimpleNamespace(**case.config)

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from sizes import ENTRIES, IDS, SAMPLED, case_of, small_case
+from sizes import ENTRIES, IDS, case_of, small_case
 from small import SMALL_MODELS
 
 from midpg_np.checks import Case, check_gradients
@@ -82,7 +82,8 @@ class Cache:
         self.values, self.detached = values, detached
 
 
-@pytest.mark.parametrize(("name", "kind"), SAMPLED)
+@pytest.mark.slow
+@entries
 def test_gradient_checks_reject_wrong_gradients_and_accept_wrong_values(name, kind):
     """A finite difference follows the wrong value as faithfully as the right one."""
     mistake = MISTAKES[name]
