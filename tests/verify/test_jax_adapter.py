@@ -181,7 +181,8 @@ def test_the_configuration_stays_as_it_was():
     named(dtype="float32")
     check(plain, small_case("dnn"))
     assert jax.config.values == before
-    assert (jnp.ones(1) + np.ones(1)).dtype == jnp.float32
+    wide = before["jax_enable_x64"]
+    assert (jnp.ones(1) + np.ones(1)).dtype == (jnp.float64 if wide else jnp.float32)
     assert OWN["params"]["head"]["bias"].dtype == jnp.float32
 
 
