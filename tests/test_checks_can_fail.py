@@ -23,7 +23,7 @@ WRONG = WRONG_LAYERS | WRONG_SYSTEM_LAYERS
 WRONG_MODELS = WRONG_MIDPG | WRONG_SYSTEMS
 N_DRAWS = 20
 few_and_all_draws = pytest.mark.parametrize(
-    "n_draws", [2, pytest.param(10, marks=pytest.mark.slow)]
+    "n_draws", [2, pytest.param(N_DRAWS, marks=pytest.mark.slow)]
 )
 
 

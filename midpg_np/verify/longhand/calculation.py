@@ -10,8 +10,7 @@ there is here: no rule is differentiated, each brings an adjoint that was derive
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -85,10 +84,6 @@ class Calculation:
         """Names that are read and not computed: parameters, inputs, state, in order of reading."""
         computed = {step.output for step in self.steps}
         return list(dict.fromkeys(n for s in self.steps for n in s.inputs if n not in computed))
-
-    def step(self, output: str) -> Step:
-        """Return the step that computes a quantity."""
-        return next(step for step in self.steps if step.output == output)
 
     def run(self, given: Mapping[str, Any], frozen: Mapping[str, Any] | None = None) -> Values:
         """Return the given and all computed quantities, in order of computation.
@@ -165,8 +160,3 @@ class Calculation:
     def completed_by(self, step: Step) -> list[str]:
         """Return the inputs of which a step is the first reader, last in the backward pass."""
         return [name for name in dict.fromkeys(step.inputs) if self.readers[name][0] is step]
-
-    def with_steps(self, pattern: str, change: Callable[[Step], Step]) -> Calculation:
-        """Return the calculation with the steps whose output matches a pattern exchanged."""
-        steps = (change(s) if fnmatchcase(s.output, pattern) else s for s in self.steps)
-        return replace(self, steps=tuple(steps))
