@@ -1,7 +1,7 @@
 """What every model costs: parameters, multiplications, and measured time per row.
 
 Prints the table of docs/models.md.  The models have the widths of section 12 of
-docs/equations.md.  Times are processor time on one thread, all models in turn within one run, so
+docs/derivations.  Times are processor time on one thread, all models in turn within one run, so
 that the ratios hold on a noisy machine: "step" is forward, loss, backward and Adam on 512 rows in
 float32, "predict" is a prediction of 4096 rows.
 

@@ -371,7 +371,7 @@ def segment_sum_padded(ids: Array, rows: Array, n_rows: int) -> tuple[Array, Arr
 
 
 def scatter_add_rows(target: Array, ids: Array, rows: Array) -> None:
-    """Add ``rows[n]`` to ``target[ids[n]]`` in place; repeated ids add up.
+    """Add ``rows[n]`` to ``target[ids[n]]`` in place; repeated ids add up (derivations 2.1b).
 
     ``target[ids] += rows`` would keep only the last row of a repeated id.  On a GPU the order of
     the additions is not fixed, so results there are equal to rounding, not to the bit.

@@ -24,7 +24,9 @@ def cross_entropy(
 ) -> tuple[Array, CrossEntropyCache]:
     """Binary cross-entropy on logits: mean of softplus(z) - y z, or a sum with weights.
 
-    Backward (equations.md 2.5): dz = (sigmoid(z) - y) / B, or (sigmoid(z) - y) weight.
+    See derivations 2.5a.
+
+    Backward (derivations 2.5b): dz = (sigmoid(z) - y) / B, or (sigmoid(z) - y) weight.
 
     Shapes
     ------
@@ -41,7 +43,7 @@ def cross_entropy(
 
 
 def cross_entropy_backward(d_loss: Array, cache: CrossEntropyCache) -> Array:
-    """Return ``dz``."""
+    """Return ``dz`` (derivations 2.5b)."""
     z, y, weight, dz = cache
     if dz is not None:
         return d_loss * dz
@@ -53,8 +55,12 @@ def positive_cross_entropy(
 ) -> tuple[Array, CrossEntropyCache]:
     """Mean of -y log sigmoid(z): the cross-entropy as printed in the paper, for demonstration.
 
+    See derivations 2.5c.
+
     It has no term for negatives, so a model that always says "yes" minimises it; see
-    equations.md 3.8, row 13.  Backward: dz = -y (1 - sigmoid(z)) / B, or with weights.
+    derivations 3.8, row 13.
+
+    Backward (derivations 2.5d): dz = -y (1 - sigmoid(z)) / B, or with weights.
 
     Shapes
     ------
@@ -67,7 +73,7 @@ def positive_cross_entropy(
 
 
 def positive_cross_entropy_backward(d_loss: Array, cache: CrossEntropyCache) -> Array:
-    """Return ``dz``."""
+    """Return ``dz`` (derivations 2.5d)."""
     z, y, weight, _ = cache
     return _weighted(-d_loss * y * sigmoid(-z)[0], weight)
 
@@ -88,7 +94,7 @@ def scenario_mean_weights(scenario: Array, dtype: Any) -> Array:
     """Weights under which a sum over rows is the mean over scenarios of their means.
 
     With M scenarios in the batch, n_d rows of scenario d: weight_i = 1 / (M n_(s_i)), so that a
-    large scenario does not drown the others (equations.md 2.5).
+    large scenario does not drown the others (derivations 2.5e).
 
     Shapes
     ------
@@ -114,13 +120,13 @@ class JensenShannonCache(NamedTuple):
 
 
 def jensen_shannon(t_pos: Array, t_neg: Array) -> tuple[Array, JensenShannonCache]:
-    """Regulariser of equation (7): mean of softplus(-t_pos) + softplus(t_neg).
+    """Regulariser of equation (7): mean of softplus(-t_pos) + softplus(t_neg) (derivations 3.3b).
 
     It equals -mean[log T+ + log(1 - T-)] with T = sigmoid(t), so minimising it raises the
     Jensen-Shannon (f-GAN) lower bound on the dependence of the two sides of a pair.  At t = 0 its
     value is 2 log 2.  The mean is over B pairs of each kind, not over 2B.
 
-    Backward (equations.md 3.4): dt_pos = (sigmoid(t_pos) - 1) / B, dt_neg = sigmoid(t_neg) / B.
+    Backward (derivations 3.4p): dt_pos = (sigmoid(t_pos) - 1) / B, dt_neg = sigmoid(t_neg) / B.
 
     Shapes
     ------
@@ -135,7 +141,7 @@ def jensen_shannon(t_pos: Array, t_neg: Array) -> tuple[Array, JensenShannonCach
 
 
 def jensen_shannon_backward(d_loss: Array, cache: JensenShannonCache) -> tuple[Array, Array]:
-    """Return ``dt_pos, dt_neg``."""
+    """Return ``dt_pos, dt_neg`` (derivations 3.4p)."""
     t_pos, t_neg = cache
     if kernels.fuses(t_pos, t_neg):
         dt_pos, dt_neg = kernels.jensen_shannon_backward(d_loss, t_pos, t_neg)

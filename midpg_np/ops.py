@@ -70,9 +70,9 @@ class AffineCache(NamedTuple):
 
 
 def affine(x: Array, W: Array, b: Array) -> tuple[Array, AffineCache]:
-    """Affine map, row-vector convention: y = x W + b.
+    """Affine map, row-vector convention: y = x W + b (derivations 2.2a).
 
-    Backward (equations.md 2.2): dx = dy W^T, dW = x^T dy, db = sum over the batch of dy.
+    Backward (derivations 2.2b): dx = dy W^T, dW = x^T dy, db = sum over the batch of dy.
 
     Shapes
     ------
@@ -86,34 +86,37 @@ def affine(x: Array, W: Array, b: Array) -> tuple[Array, AffineCache]:
 
 
 def affine_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array, Array]:
-    """Return ``dx, dW, db``."""
+    """Return ``dx, dW, db`` (derivations 2.2b)."""
     return *product_backward(dy, cache), sum_rows(dy)
 
 
 def product_backward(dy: Array, cache: AffineCache) -> tuple[Array, Array]:
-    """Return ``dx, dW`` of the product x W."""
+    """Return ``dx, dW`` of the product x W (derivations 2.2b)."""
     return product(dy, cache.W.T, like=cache.x), matmul(cache.x.T, dy)
 
 
 def sum_rows(x: Array) -> Array:
-    """Sum over the batch, (B, d) -> (d,), as the product 1^T x: a third of the time of ``sum``."""
+    """Sum over the batch, (B, d) -> (d,), as the product 1^T x: a third of the time of ``sum``.
+
+    See derivations 2.2b.
+    """
     if is_batch_last(x) and kernels.fuses(x):
         return kernels.sum_samples(x.T)
     return matmul(get_xp(x).ones(x.shape[0], dtype=x.dtype), x)
 
 
 def identity(x: Array) -> tuple[Array, None]:
-    """y = x, for a layer without activation."""
+    """y = x, for a layer without activation (derivations 2.2c)."""
     return x, None
 
 
 def identity_backward(dy: Array, cache: None) -> Array:
-    """dx = dy."""
+    """dx = dy (derivations 2.2c)."""
     return dy
 
 
 def relu(x: Array) -> tuple[Array, Array]:
-    """y = max(x, 0), element by element.
+    """y = max(x, 0), element by element (derivations 2.2c).
 
     Backward: dx = dy where x > 0, else 0; the derivative at the corner x = 0 is 0.
     """
@@ -126,7 +129,7 @@ def relu(x: Array) -> tuple[Array, Array]:
 
 
 def relu_backward(dy: Array, is_positive: Array) -> Array:
-    """Return ``dx``."""
+    """Return ``dx`` (derivations 2.2c)."""
     return dy * is_positive
 
 
@@ -134,30 +137,33 @@ LEAK = 0.01
 
 
 def leaky_relu(x: Array) -> tuple[Array, Array]:
-    """y = x where x > 0, else x / 100; the derivative at the corner x = 0 is 1 / 100."""
+    """y = x where x > 0, else x / 100; the derivative at the corner x = 0 is 1 / 100.
+
+    See derivations 2.2c.
+    """
     xp = get_xp(x)
     slope = xp.where(x.real > 0, 1.0, LEAK).astype(x.real.dtype)
     return x * slope, slope
 
 
 def leaky_relu_backward(dy: Array, slope: Array) -> Array:
-    """Return ``dx``."""
+    """Return ``dx`` (derivations 2.2c)."""
     return dy * slope
 
 
 def tanh(x: Array) -> tuple[Array, Array]:
-    """y = tanh(x).  Backward: dx = dy (1 - y^2)."""
+    """y = tanh(x).  Backward: dx = dy (1 - y^2) (derivations 2.2c)."""
     y = get_xp(x).tanh(x)
     return y, y
 
 
 def tanh_backward(dy: Array, y: Array) -> Array:
-    """Return ``dx``."""
+    """Return ``dx`` (derivations 2.2c)."""
     return dy * (1.0 - y * y)
 
 
 def sigmoid(x: Array) -> tuple[Array, Array]:
-    """y = 1 / (1 + exp(-x)), computed as (1 + tanh(x / 2)) / 2.
+    """y = 1 / (1 + exp(-x)), computed as (1 + tanh(x / 2)) / 2 (derivations 2.2c).
 
     Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
     analytic, so the complex step sees through it.
@@ -173,7 +179,7 @@ def sigmoid(x: Array) -> tuple[Array, Array]:
 
 
 def sigmoid_backward(dy: Array, y: Array) -> Array:
-    """Return ``dx``."""
+    """Return ``dx`` (derivations 2.2c)."""
     if kernels.fuses(dy, y):
         return kernels.bounded_backward(dy, y, 1.0)
     dx = dy * y
@@ -185,6 +191,8 @@ def scaled_sigmoid(
     x: Array, scale: float, out: Array | None = None
 ) -> tuple[Array, tuple[Array, float]]:
     """y = scale / (1 + exp(-x)), computed in one array as (scale / 2) (1 + tanh(x / 2)).
+
+    See derivations 2.3a.
 
     Backward: dx = dy y (1 - y / scale).  ``out`` may be x itself.
     """
@@ -202,7 +210,7 @@ def scaled_sigmoid(
 def scaled_sigmoid_backward(
     dy: Array, cache: tuple[Array, float], out: Array | None = None
 ) -> Array:
-    """Return ``dx``; ``out`` must be neither dy nor y."""
+    """Return ``dx``; ``out`` must be neither dy nor y (derivations 2.3b)."""
     y, scale = cache
     if out is None and kernels.fuses(dy, y):
         return kernels.bounded_backward(dy, y, scale)
@@ -215,7 +223,7 @@ def scaled_sigmoid_backward(
 
 
 def softplus(x: Array) -> tuple[Array, Array]:
-    """y = log(1 + exp(x)), computed as max(x, 0) + log(1 + exp(-|x|)).
+    """y = log(1 + exp(x)), computed as max(x, 0) + log(1 + exp(-|x|)) (derivations 2.2c).
 
     Backward: dx = dy sigmoid(x).
     """
@@ -226,27 +234,30 @@ def softplus(x: Array) -> tuple[Array, Array]:
 
 
 def softplus_backward(dy: Array, x: Array) -> Array:
-    """Return ``dx``."""
+    """Return ``dx`` (derivations 2.2c)."""
     return dy * sigmoid(x)[0]
 
 
 def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    """y = x sigmoid(x).  Backward: dx = dy (s + y (1 - s)) with s = sigmoid(x)."""
+    """y = x sigmoid(x).  Backward: dx = dy (s + y (1 - s)) with s = sigmoid(x).
+
+    See derivations 2.2c.
+    """
     s, _ = sigmoid(x)
     y = x * s
     return y, (s, y)
 
 
 def silu_backward(dy: Array, cache: tuple[Array, Array]) -> Array:
-    """Return ``dx``."""
+    """Return ``dx`` (derivations 2.2c)."""
     s, y = cache
     return dy * (s + y * (1.0 - s))
 
 
 def softmax(x: Array) -> tuple[Array, Array]:
-    """y = exp(x) / sum exp(x) along the last axis.
+    """y = exp(x) / sum exp(x) along the last axis (derivations 2.4a).
 
-    Backward (equations.md 2.4): dx = y (dy - <y, dy>), row by row.  The largest entry is subtracted
+    Backward (derivations 2.4b): dx = y (dy - <y, dy>), row by row.  The largest entry is subtracted
     first; that changes no value and prevents overflow.
     """
     shifted = x - x.real.max(axis=-1, keepdims=True)
@@ -256,12 +267,15 @@ def softmax(x: Array) -> tuple[Array, Array]:
 
 
 def softmax_backward(dy: Array, y: Array) -> Array:
-    """Return ``dx``."""
+    """Return ``dx`` (derivations 2.4b)."""
     return y * (dy - (y * dy).sum(axis=-1, keepdims=True))
 
 
 def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
-    """Join arrays along the last axis.  Backward: cut the adjoint at the same places."""
+    """Join arrays along the last axis.  Backward: cut the adjoint at the same places.
+
+    See derivations 2.2e.
+    """
     widths = tuple(part.shape[-1] for part in parts)
     if len(parts) == 1:
         return parts[0], widths
@@ -272,12 +286,15 @@ def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
 
 
 def concat_backward(dy: Array, widths: tuple[int, ...]) -> list[Array]:
-    """Return one adjoint per part."""
+    """Return one adjoint per part (derivations 2.2e)."""
     return split(dy, widths)[0]
 
 
 def split(x: Array, widths: Sequence[int]) -> tuple[list[Array], None]:
-    """Cut the last axis into parts of the given widths.  Backward: join the adjoints."""
+    """Cut the last axis into parts of the given widths.  Backward: join the adjoints.
+
+    See derivations 2.2e.
+    """
     if sum(widths) != x.shape[-1]:
         raise ValueError(f"widths {tuple(widths)} must add up to {x.shape[-1]}, the last axis.")
     ends = [sum(widths[: i + 1]) for i in range(len(widths))]
@@ -285,7 +302,7 @@ def split(x: Array, widths: Sequence[int]) -> tuple[list[Array], None]:
 
 
 def split_backward(d_parts: Sequence[Array], cache: None) -> Array:
-    """Return ``dx``."""
+    """Return ``dx`` (derivations 2.2e)."""
     return concat(d_parts)[0]
 
 
@@ -304,7 +321,10 @@ class Activation(NamedTuple):
 
 
 def activation_backward(activation: Activation, dy: Array, cache: Any) -> Array:
-    """Return ``dx`` where dy is a fresh array that nobody else reads: a ReLU takes its memory."""
+    """Return ``dx`` where dy is a fresh array that nobody else reads: a ReLU takes its memory.
+
+    See derivations 2.2c.
+    """
     if activation.backward is not relu_backward:
         return activation.backward(dy, cache)
     if kernels.fuses(dy, cache):
@@ -314,6 +334,8 @@ def activation_backward(activation: Activation, dy: Array, cache: Any) -> Array:
 
 def biased(P: Array, b: Array, activation: Activation) -> tuple[Array, Array, Any]:
     """Return A = P + b, in the memory of P, a fresh array; H = act(A); and the activation's cache.
+
+    See derivations 2.2a, 2.2c.
 
     Backward: dA is the activation's dx of dH, db the sum of dA over the batch.
 
@@ -335,7 +357,10 @@ def biased(P: Array, b: Array, activation: Activation) -> tuple[Array, Array, An
 
 
 def biased_backward(dH: Array, cache: Any, activation: Activation) -> tuple[Array, Array]:
-    """Return ``dA, db``; dH is a fresh array that nobody else reads."""
+    """Return ``dA, db``; dH is a fresh array that nobody else reads.
+
+    See derivations 2.2b, 2.2c, 3.4a, 3.4b.
+    """
     is_relu = activation.backward is relu_backward
     if is_relu and dH.ndim == 2 and kernels.fuses(dH, cache):
         if not is_batch_last(dH):

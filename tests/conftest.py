@@ -13,6 +13,9 @@ settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25
 settings.register_profile("deep", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+# JAX is a reference here; on a GPU it would take three quarters of the memory when it starts.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -1,4 +1,4 @@
-"""What must hold for every model, whatever its options (equations.md 11)."""
+"""What must hold for every model, whatever its options (derivations 11)."""
 
 from copy import copy
 
@@ -250,7 +250,7 @@ def test_a_detached_context_leaves_the_discriminators_as_they_are():
 
 @pytest.mark.parametrize("variant", ["r", "c", "rc", "non"])
 def test_gain_2_with_silent_generators_is_a_plain_network(variant):
-    """equations.md 11: the last generator layer zero and gain 2 give S = 1, the DNN's network."""
+    """derivations 11: the last generator layer zero and gain 2 give S = 1, the DNN's network."""
     model, rng = small_model("dpg", variant=variant, gain=2.0), generator(11)
     params, batch = perturbed_params(model, rng), small_batch(rng)
     for name in ("layer_1", "layer_2"):

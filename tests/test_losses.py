@@ -92,7 +92,7 @@ def test_regulariser_is_small_when_pairs_are_told_apart():
 
 
 def test_regulariser_reaches_its_known_optimum():
-    """equations.md 3.3: D equally likely scenarios, T* = 1 / (1 + 1/D) on matching pairs."""
+    """derivations 3.3: D equally likely scenarios, T* = 1 / (1 + 1/D) on matching pairs."""
     for D, optimum in ((2, 0.9548), (3, 0.7498), (10, 0.3351)):
         t_match = np.log(D)  # the logit of T* = D / (D + 1)
         t_pos = np.full(D * D, t_match)

@@ -12,7 +12,7 @@ from midpg_np.experiments.comparison import build_model
 from midpg_np.experiments.presets import id_fields
 from midpg_np.models import MODELS, make_model, model_config, model_for, model_name
 
-# equations.md 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
+# derivations 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
 SPECIFIED = {"vocab_sizes": (10,) * 16, "n_aware": 2, "n_scenarios": 10}
 
 
@@ -170,7 +170,7 @@ def mlp(params, x):
 
 
 def test_the_whole_model_by_its_definition():
-    """equations.md 3.2 and 3.3 for one row after the other, default options."""
+    """derivations 3.2 and 3.3 for one row after the other, default options."""
     model, rng = small_model("midpg"), generator(13)
     params, batch = perturbed_params(model, rng), small_batch(rng)
     partner = partners(rng, 9)
@@ -227,7 +227,7 @@ def test_inference_has_no_auxiliary_term():
 
 
 def test_the_regulariser_starts_near_2_log_2():
-    """equations.md 3.3: T = 0 gives 2 log 2, and the start is near it."""
+    """derivations 3.3: T = 0 gives 2 log 2, and the start is near it."""
     model, rng = small_model("midpg", disc_hidden=(32,)), generator(7)
     params, batch = model.init(rng), small_batch(rng, n_rows=300)
     output, _ = model.forward(params, batch, draws=model.draw(rng, batch))

@@ -1,6 +1,6 @@
 """Backward passes that are wrong on purpose, each by one mistake that people make.
 
-``WRONG`` names the mistake (equations.md 3.9 and 14); ``check_gradients`` must reject every one.
+``WRONG`` names the mistake (derivations 3.9 and 14); ``check_gradients`` must reject every one.
 Either the result of a right backward is spoilt, or one function that it calls is replaced while
 it runs (``spoiling.py``).  ``wrong_models.py`` adds the mistakes that need a whole model.
 

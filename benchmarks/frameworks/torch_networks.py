@@ -1,6 +1,6 @@
 """DNN, DPG and MI-DPG in PyTorch: as people write them, and as fast as they get.
 
-The grouped forms never build S (equations.md 3.5).  Both forms of the product (weigh after or
+The grouped forms never build S (derivations 3.5).  Both forms of the product (weigh after or
 before multiplying) and both layouts (rows or features first) are here, because which of them is
 fastest depends on size and machine; the benchmark times all of them.
 """

@@ -1,6 +1,6 @@
 """PLE, STAR, PEPNet, AdaSparse, APG and OptMSM in PyTorch, for the default options.
 
-Written from equations.md 5 to 10 for speed on small batches: as few and as large products as the
+Written from derivations 5 to 10 for speed on small batches: as few and as large products as the
 equations allow, and nothing formed that the loss does not read.  Where there are several sensible
 ways, all are here as forms, because which of them is fastest depends on sizes and machine.
 """

@@ -46,6 +46,8 @@ def _values(f: Function, tree: Tree, path: str, dtype: type) -> Callable[[Index]
 def complex_steps(f: Function, tree: Tree, path: str, indices: Iterable[Index]) -> np.ndarray:
     """df/dx of some entries of one leaf: Im f(x + ih) / h with h = 1e-20, exact to rounding.
 
+    See derivations 13.2a.
+
     No difference of nearly equal numbers is taken, so h can be so small that h^2 vanishes.  A
     ``ComplexWarning`` (somewhere the imaginary part was thrown away) is an error.
     """
@@ -64,7 +66,7 @@ def central_differences(
     step: float | None = None,
     order: int = 4,
 ) -> np.ndarray:
-    """df/dx of some entries of one leaf by central differences of order 2 or 4.
+    """df/dx of some entries of one leaf by central differences of order 2 or 4 (derivations 13.2b).
 
     Order 2: [f(x+h) - f(x-h)] / 2h.  Order 4: (8 [f(x+h) - f(x-h)] - [f(x+2h) - f(x-2h)]) / 12h,
     twice the work.  Error O(h^order) + O(eps / h).

@@ -102,7 +102,7 @@ def _blame(diagnosis: Diagnosis) -> list[str]:
         if step is not None and not name.startswith("d."):
             text += f", computed from {', '.join(step.inputs)}"
         if step is not None and step.equation:
-            text += f" (equations.md {step.equation})"
+            text += f" (derivations {step.equation})"
         lines.append(text)
     return lines
 
@@ -110,7 +110,7 @@ def _blame(diagnosis: Diagnosis) -> list[str]:
 def mistake_lines(mistake: Mistake) -> list[str]:
     """Tell one entry of the catalogue."""
     return [
-        f"  {mistake.name} (equations.md {mistake.equation}; {', '.join(mistake.models)})",
+        f"  {mistake.name} (derivations {mistake.equation}; {', '.join(mistake.models)})",
         f"    wrong: {mistake.wrong}",
         f"    right: {mistake.right}",
         f"    shows: {mistake.shows}",

@@ -38,7 +38,7 @@ class Choice(NamedTuple):
     Parameters
     ----------
     row : str
-        Where equations.md 3.8 lists it; "3.6" for the gain.
+        Where derivations 3.8 lists it; "3.6" for the gain.
     question : str
         What is chosen.
     option, value
@@ -228,7 +228,7 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     return [
         "One option at a time is changed, all others are at their defaults; nothing is tuned, so a "
         "choice that needs another learning rate is not given it. Rows are those of the table of "
-        "open choices in equations.md 3.8; the gain is in 3.6.",
+        "open choices in derivations 3.8; the gain is in 3.6.",
         smallest_note(n_trials, n_choices, "choices"),
     ]
 

@@ -92,7 +92,7 @@ def dependence_bounds(
 
     Whatever a discriminator has learned, this is, up to chance, a lower bound on twice the
     Jensen-Shannon divergence between the joint distribution of context and core and the product of
-    their marginals (equations.md 3.3): 0 where they are independent, at most 2 log 2.  One that has
+    their marginals (derivations 3.3d): 0 where they are independent, at most 2 log 2.  One that has
     learned too little or too much falls below 0.
 
     Parameters
@@ -134,7 +134,7 @@ def dependence_ceiling(contexts: np.ndarray) -> float:
     """Return the largest value that ``dependence_bounds`` can have on rows of these contexts.
 
     It is reached where the core is a function of the context that tells all contexts apart.  With
-    p_v the share of context v (equations.md 3.3 has scenarios in this place)::
+    p_v the share of context v (derivations 3.3e has scenarios in this place)::
 
         2 log 2 - sum_v p_v log(1 + p_v) + sum_v p_v^2 log(p_v / (1 + p_v))
 

@@ -34,7 +34,7 @@ from midpg_np.tree import Tree
 _LARGEST_READ = 2**28
 _HEAD = 2**20
 # Parts of the package that change no result.
-_NO_NUMBERS = ("checks", "commands", "experiments", "verify", "cli.py", "pages.py", "plots.py")
+_NO_NUMBERS = ("checks", "commands", "experiments", "verify", "cli.py", "pages.py", "plots")
 # A process that trains in two threads at once would share its limit on the threads of BLAS.
 _one_at_a_time = threading.Lock()
 

@@ -225,7 +225,7 @@ def probe_bound(rows: np.ndarray, contexts: np.ndarray, rng: np.random.Generator
     A logistic regression learns to name the context from the row, on one half of the rows, and
     T = log p(context | row) / p(context), which a perfect discriminator would say, is put to the
     test on the other half; both ways, and the mean.  Any T gives a lower bound 2 log 2 - L_mi on
-    rows that it has not learned from (equations.md 3.3), so this one does not hang on how long the
+    rows that it has not learned from (derivations 3.3d), so this one does not hang on how long the
     discriminators were trained.  The negative pairs are not drawn but averaged over.
 
     How large the differences between rows are plays no part: the principal components are brought

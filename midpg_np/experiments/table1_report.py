@@ -140,9 +140,10 @@ def _cost_sheet(content: Mapping[str, Any]) -> Sheet:
         times = (f"{cost[key]:.2f}" for key in ("seconds_per_epoch", "epochs", "seconds"))
         rows.append((title_of(system), *(f"{count:,}" for count in counts), *times))
     head = ("system", "parameters", "in training only", "of embeddings", "seconds per epoch")
+    place = "one core" if content["training"].get("device", "cpu") == "cpu" else "the GPU"
     caption = (
         "Parameters without embeddings, and of these; time per training, validation included, on "
-        "one core; means over the trials."
+        f"{place}, beside other trainings; means over the trials."
     )
     return Sheet("Size and time", caption, (*head, "epochs", "seconds"), rows)
 

@@ -91,7 +91,7 @@ def _jensen_shannon_on_device(launch: Launcher, t_pos: Array, t_neg: Array) -> A
 
 @fused(_jensen_shannon_on_device, compiled="losses")
 def jensen_shannon(t_pos: Array, t_neg: Array) -> Array:
-    """Mean of softplus(-t_pos) + softplus(t_neg), a scalar (equations.md 3.3).
+    """Mean of softplus(-t_pos) + softplus(t_neg), a scalar (derivations 3.3b).
 
     Shapes
     ------
@@ -140,7 +140,7 @@ def _cross_entropy_on_device(
 def cross_entropy(z: Array, y: Array, weight: Array | None = None) -> tuple[Array, Array]:
     """Return the mean of softplus(z) - y z, or its weighted sum, and dz for d_loss = 1.
 
-    dz = (sigmoid(z) - y) / B, or (sigmoid(z) - y) weight (equations.md 2.5).
+    dz = (sigmoid(z) - y) / B, or (sigmoid(z) - y) weight (derivations 2.5b).
 
     Shapes
     ------

@@ -1,4 +1,4 @@
-"""Weighted sums of candidates, sample by sample (equations.md 2.4): the mixture behind a gate."""
+"""Weighted sums of candidates, sample by sample (derivations 2.4c): the mixture behind a gate."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The modulated product A_jb = sum_i S_ijb W_ij H_ib with S = psi(Q), which is never built.
 
 Batch last: H (d_m, B), Q (d_r, d_c, B).  Input i belongs to row group r(i), output j to column
-group c(j), by block or by tile (equations.md 3.2, 3.5).  The grouped forms of
+group c(j), by block or by tile (derivations 3.2, 3.5).  The grouped forms of
 ``layers/modulated.py`` leave the sums over i to a library's matrix products, and so write Z (row
 form) or G (column form) to memory and read it back; these kernels keep both in registers.
 """

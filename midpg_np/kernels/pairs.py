@@ -1,4 +1,4 @@
-"""Discriminator with one hidden layer behind its first products (equations.md 3.3, 3.4).
+"""Discriminator with one hidden layer behind its first products (derivations 3.3, 3.4).
 
 Two logits for each sample b of B: of its matching pair, column b, and of its shuffled pair, column
 B + b.  Both read the same signal, so A_v = e_v + (s_v + bias_v) with e the projected contexts of

@@ -1,6 +1,6 @@
 """Factors of AdaSparse's "fusion": pi = v 1[v > epsilon], v = gain sigmoid(alpha v_in).
 
-Element by element (equations.md 8.1), arrays of any shape; the temperature alpha is an array (1,),
+Element by element (derivations 8.1), arrays of any shape; the temperature alpha is an array (1,),
 for it belongs to the state of the training.
 """
 

@@ -1,7 +1,7 @@
 """Rows of an embedding table, read and summed with the batch last; samples in another order.
 
 Field f of sample b reads row ids[b,f] of a table (V, k); its embedding is the features f k to
-(f + 1) k of that sample (equations.md 2.1).
+(f + 1) k of that sample (derivations 2.1a, 2.1b).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Layers: pairs of a forward and a hand-written backward, with parameters but without state.
 
-What a file is for, by section of equations.md:
+What a file is for, by section of the derivations:
 
 - 2, used everywhere: ``initial``, ``embedding`` (gradients by row: ``row_gradient``), ``mlp``,
   ``mixture``, ``groups`` and ``scenario_mlp`` (weights by scenario).

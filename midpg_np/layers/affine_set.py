@@ -25,11 +25,11 @@ class AffineSetCache(NamedTuple):
 
 
 def affine_set(H: Array, W: Array, b: Array) -> tuple[Array, AffineSetCache]:
-    """N affine maps of one input: Y_b,n = H_b W_n + b_n.
+    """N affine maps of one input: Y_b,n = H_b W_n + b_n (derivations 10.1b).
 
     The kernels side by side are one matrix (I, N O), so the set is one product.
 
-    Backward (equations.md 2.2, for each n): dW_n = H^T dY_n, db_n = colsum(dY_n),
+    Backward (derivations 10.3k, for each n): dW_n = H^T dY_n, db_n = colsum(dY_n),
     dH = sum_n dY_n W_n^T.
 
     Shapes
@@ -45,7 +45,7 @@ def affine_set(H: Array, W: Array, b: Array) -> tuple[Array, AffineSetCache]:
 
 
 def affine_set_backward(dY: Array, cache: AffineSetCache) -> tuple[Array, Array, Array]:
-    """Return ``dH, dW, db``."""
+    """Return ``dH, dW, db`` (derivations 10.3k)."""
     d_side_by_side = dY.reshape(dY.shape[0], -1)
     dH, dW = _product_backward(d_side_by_side, cache)
     return dH, dW, sum_rows(d_side_by_side).reshape(dY.shape[1:])
@@ -54,7 +54,10 @@ def affine_set_backward(dY: Array, cache: AffineSetCache) -> tuple[Array, Array,
 def activated_set(
     H: Array, W: Array, b: Array, activation: Activation
 ) -> tuple[Array, Array, tuple[AffineSetCache, Any]]:
-    """Return A = ``affine_set``, Y = act(A), both (B, N, O), and the cache of both steps."""
+    """Return A = ``affine_set``, Y = act(A), both (B, N, O), and the cache of both steps.
+
+    See derivations 10.1b.
+    """
     P = product(H, _side_by_side(W))
     A, Y, c_activation = biased(P, b.reshape(-1), activation)
     shape = H.shape[0], *b.shape
@@ -64,7 +67,7 @@ def activated_set(
 def activated_set_backward(
     dY: Array, cache: tuple[AffineSetCache, Any], activation: Activation
 ) -> tuple[Array, Array, Array]:
-    """Return ``dH, dW, db``; dY is a fresh array that nobody else reads."""
+    """Return ``dH, dW, db``; dY is a fresh array that nobody else reads (derivations 10.3k)."""
     c_set, c_activation = cache
     dA, db = biased_backward(dY.reshape(dY.shape[0], -1), c_activation, activation)
     return *_product_backward(dA, c_set), db.reshape(dY.shape[1:])

@@ -1,4 +1,4 @@
-"""Auxiliary network of STAR: a small MLP that sees the scenario itself (equations.md 6.1)."""
+"""Auxiliary network of STAR: a small MLP that sees the scenario itself (derivations 6.1)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class AuxiliaryNetwork:
     def forward(
         self, params: Tree, X: Array, groups: Groups, *, is_training: bool
     ) -> tuple[Array, AuxiliaryNetworkCache]:
-        """Return the logits of rows that are sorted by scenario.
+        """Return the logits of rows that are sorted by scenario (derivations 6.1f).
 
         Shapes
         ------
@@ -98,7 +98,7 @@ class AuxiliaryNetwork:
         return z, AuxiliaryNetworkCache(c_domain, c_norm, c_mlp)
 
     def backward(self, dz: Array, cache: AuxiliaryNetworkCache) -> tuple[Array, Tree]:
-        """Return ``dX`` and the gradients."""
+        """Return ``dX`` and the gradients (derivations 6.3h)."""
         dU, g_mlp = self.mlp.backward(dz, cache.mlp)
         de_dom, dX = concat_backward(dU, (self.dim_domain, self.dim_x))
         grads = {"domain": self.domain.backward(de_dom, cache.domain), "mlp": g_mlp}

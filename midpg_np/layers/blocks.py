@@ -25,7 +25,9 @@ from midpg_np.ops import AffineCache, Pair, affine, affine_backward
 def own_block(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, GroupedAffineCache]:
     """A_(d) = H_(d) W_d + b_d with block d for scenario d, rows sorted by scenario.
 
-    Backward (equations.md 2.7): as ``grouped_affine``; blocks that no row used get no gradient.
+    See derivations 2.7a.
+
+    Backward (derivations 2.7b): as ``grouped_affine``; blocks that no row used get no gradient.
 
     Shapes
     ------
@@ -38,7 +40,10 @@ def own_block(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, Grou
 
 
 def own_block_backward(dA: Array, cache: GroupedAffineCache) -> tuple[Array, Any, Any]:
-    """Return ``dH, dW, db``, the last two as the rows of the scenarios present."""
+    """Return ``dH, dW, db``, the last two as the rows of the scenarios present.
+
+    See derivations 2.7b.
+    """
     dH, dW, db = grouped_affine_backward(dA, cache)
     return dH, rows_of(dW, cache.groups), rows_of(db, cache.groups)
 
@@ -52,7 +57,10 @@ class AllBlocksCache(NamedTuple):
 
 
 def all_blocks(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, AllBlocksCache]:
-    """Textbook form of ``own_block``: [A_1, ..., A_T] = H [W_1, ..., W_T] + b, then pick one."""
+    """Textbook form of ``own_block``: [A_1, ..., A_T] = H [W_1, ..., W_T] + b, then pick one.
+
+    See derivations 2.7a.
+    """
     xp = get_xp(H=H, W=W, b=b)
     t = groups.ids[xp.repeat(xp.arange(len(groups.present)), groups.counts)]
     A, maps = affine_set(H, W, b)
@@ -60,7 +68,10 @@ def all_blocks(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, All
 
 
 def all_blocks_backward(dA: Array, cache: AllBlocksCache) -> tuple[Array, Array, Array]:
-    """Return ``dH, dW, db``: the adjoint of a block that a row did not use is zero."""
+    """Return ``dH, dW, db``: the adjoint of a block that a row did not use is zero.
+
+    See derivations 2.7b.
+    """
     xp = get_xp(dA=dA, H=cache.maps.H)
     n_rows, n_outputs = dA.shape
     d_blocks = xp.zeros((n_rows, cache.n_blocks, n_outputs), dtype=dA.dtype)

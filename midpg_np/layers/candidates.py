@@ -1,4 +1,4 @@
-"""The list of all experts of a level, and which of them a gate may mix (equations.md 5.1).
+"""The list of all experts of a level, and which of them a gate may mix (derivations 5.1).
 
 Expert e of scenario k stands at place k m_k + e, the shared experts after all specific ones.
 """
@@ -45,7 +45,7 @@ class Candidates:
         return slice(first, first + self.n_specific), slice(self.n_all - self.n_shared, self.n_all)
 
     def of_scenario(self, S: Array, k: int) -> Array:
-        """Return S^k, the candidates of scenario k.
+        """Return S^k, the candidates of scenario k (derivations 5.1b).
 
         Backward: ``add_to``.
 
@@ -59,20 +59,26 @@ class Candidates:
         return get_xp(S).concatenate([S[:, places] for places in self.places(k)], axis=1)
 
     def add_to(self, dS: Array, k: int, dS_k: Array) -> None:
-        """Add the adjoint of S^k to that of S, in place; shared experts collect from every k."""
+        """Add the adjoint of S^k to that of S, in place; shared experts collect from every k.
+
+        See derivations 5.3d.
+        """
         own, shared = self.places(k)
         dS[:, own] += dS_k[:, : self.n_specific]
         dS[:, shared] += dS_k[:, self.n_specific :]
 
     def of_own_rows(self, S: Array, groups: Groups) -> Array:
-        """Return for each row the candidates of its own scenario (B, C, q), rows sorted."""
+        """Return for each row the candidates of its own scenario (B, C, q), rows sorted.
+
+        See derivations 5.1b.
+        """
         parts = zip(groups.present, groups.slices, strict=True)
         return get_xp(S).concatenate([self.of_scenario(S[rows], k) for k, rows in parts])
 
     def of_own_rows_backward(
         self, dS_own: Array, groups: Groups, onto: Array | None = None
     ) -> Array:
-        """Return ``dS``, or ``onto`` with dS added in place.
+        """Return ``dS``, or ``onto`` with dS added in place (derivations 5.3d).
 
         An expert of scenario k hears from the rows of k only.
         """
@@ -93,7 +99,7 @@ class Candidates:
 
 
 def own_rows(G: Array, groups: Groups) -> Array:
-    """Of D streams those rows that belong to the stream's own scenario.
+    """Of D streams those rows that belong to the stream's own scenario (derivations 5.1d).
 
     Backward: ``own_rows_backward``; a stream hears from its own rows only.
 
@@ -110,7 +116,10 @@ def own_rows(G: Array, groups: Groups) -> Array:
 
 
 def own_rows_backward(dg: Array, groups: Groups, n_streams: int | None = None) -> Array:
-    """Return ``dG`` (n_streams, B, q), zero outside the own rows; None is D streams."""
+    """Return ``dG`` (n_streams, B, q), zero outside the own rows; None is D streams.
+
+    See derivations 5.3a.
+    """
     if n_streams == 1:
         return dg[None]
     dG = get_xp(dg).zeros((groups.n_scenarios, *dg.shape), dtype=dg.dtype)

@@ -23,9 +23,9 @@ class ContractedCache(NamedTuple):
 
 
 def contracted(H: Array, W: Array, b: Array, u: Array) -> tuple[Array, ContractedCache]:
-    """A_b = sum_r u_b,r (H_b W_r + b_r), by T_b,r = H_b W_r + b_r first.
+    """A_b = sum_r u_b,r (H_b W_r + b_r), by T_b,r = H_b W_r + b_r first (derivations 10.3e).
 
-    Backward (equations.md 10.3): dT_b,r = u_b,r dA_b and du_b,r = <T_b,r, dA_b>, then the adjoints
+    Backward (derivations 10.3f): dT_b,r = u_b,r dA_b and du_b,r = <T_b,r, dA_b>, then the adjoints
     of R affine maps of one input.
 
     Shapes
@@ -41,7 +41,7 @@ def contracted(H: Array, W: Array, b: Array, u: Array) -> tuple[Array, Contracte
 
 
 def contracted_backward(dA: Array, cache: ContractedCache) -> tuple[Array, Array, Array, Array]:
-    """Return ``dH, dW, db, du``."""
+    """Return ``dH, dW, db, du`` (derivations 10.3f)."""
     maps, u, T = cache
     du = get_xp(dA=dA, T=T).einsum("bo,bro->br", dA, T)
     dT = u[:, :, None] * dA[:, None, :]
@@ -59,7 +59,7 @@ class TextbookCache(NamedTuple):
 
 
 def textbook(H: Array, W: Array, b: Array, u: Array) -> tuple[Array, TextbookCache]:
-    """A_b = H_b (sum_r u_b,r W_r) + sum_r u_b,r b_r."""
+    """A_b = H_b (sum_r u_b,r W_r) + sum_r u_b,r b_r (derivations 10.3e)."""
     xp = get_xp(H=H, W=W, b=b, u=u)
     W_row = xp.einsum("br,rio->bio", u, W)
     A = xp.einsum("bi,bio->bo", H, W_row) + u @ b
@@ -67,7 +67,7 @@ def textbook(H: Array, W: Array, b: Array, u: Array) -> tuple[Array, TextbookCac
 
 
 def textbook_backward(dA: Array, cache: TextbookCache) -> tuple[Array, Array, Array, Array]:
-    """Return ``dH, dW, db, du``."""
+    """Return ``dH, dW, db, du`` (derivations 10.3f)."""
     H, W, b, u, W_row = cache
     xp = get_xp(dA=dA, H=H)
     dW_row = H[:, :, None] * dA[:, None, :]

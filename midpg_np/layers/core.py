@@ -1,4 +1,4 @@
-"""The core Q of a weighting matrix from its factors (equations.md 3.2): Q = g sigmoid(R C).
+"""The core Q of a weighting matrix from its factors (derivations 3.2): Q = g sigmoid(R C).
 
 R and C are generated per sample, (B, ...), or shared by all samples, without a batch axis.  The
 work is element-wise and the arrays are large, so a few rows of the core are done at a time: product
@@ -41,7 +41,7 @@ class CoreCache(NamedTuple):
 def sigmoid_of_product(
     R: Array, C: Array, gain: float, workspace: Workspace | None = None
 ) -> tuple[Array, CoreCache]:
-    """Core Q_b = gain sigmoid(R_b C_b).
+    """Core Q_b = gain sigmoid(R_b C_b) (derivations 3.2b).
 
     Backward, with dP = dQ Q (1 - Q / gain): dR = dP C^T, dC = R^T dP; the adjoint of a shared
     factor is the sum over the samples.
@@ -67,7 +67,10 @@ def sigmoid_of_product(
 def sigmoid_of_product_backward(
     dQ: Array, cache: CoreCache, dQ_other: Array | None = None, workspace: Workspace | None = None
 ) -> tuple[Array, Array]:
-    """Return ``dR, dC``; ``dQ_other`` is the adjoint from a second reader of the core."""
+    """Return ``dR, dC``; ``dQ_other`` is the adjoint from a second reader of the core.
+
+    See derivations 3.4i, 3.4j, 3.4k, 3.4l, 3.4m.
+    """
     R, C, Q, gain = cache
     xp = get_xp(dQ=dQ, Q=Q)
     if kernels.fuses(dQ, Q, R, C):
@@ -92,6 +95,8 @@ def product_of_sigmoids(
 ) -> tuple[Array, CoreCache]:
     """Core Q_b = gain sigmoid(R_b) sigmoid(C_b), the other place for the sigmoid.
 
+    See derivations 3.2h.
+
     Shapes
     ------
     R : (B, d_r, d_k) or (d_r, d_k)
@@ -110,7 +115,7 @@ def product_of_sigmoids(
 def product_of_sigmoids_backward(
     dQ: Array, cache: CoreCache, dQ_other: Array | None = None, workspace: Workspace | None = None
 ) -> tuple[Array, Array]:
-    """Return ``dR, dC``."""
+    """Return ``dR, dC`` (derivations 3.4n)."""
     R, C, _, gain = cache  # both behind their sigmoid
     xp = get_xp(dQ=dQ, R=R, C=C)
     factor_r, factor_c = _subscripts(R, C)

@@ -87,12 +87,12 @@ class MLPDiscriminator:
         return self.mlp.init(rng)
 
     def score(self, params: Tree, e: Array, q: Array) -> tuple[Array, MLPCache]:
-        """Return the logits t (B,) of pairs (e_b, q_b)."""
+        """Return the logits t (B,) of pairs (e_b, q_b) (derivations 3.3a)."""
         t, cache = self.mlp.forward(params, concat([e, q])[0])
         return t[:, 0], cache
 
     def score_backward(self, dt: Array, cache: MLPCache) -> Adjoints:
-        """Return ``d_e, d_q`` and the gradients."""
+        """Return ``d_e, d_q`` and the gradients (derivations 2.2d, 2.2e)."""
         d_eq, grads = self.mlp.backward(dt[:, None], cache)
         d_e, d_q = concat_backward(d_eq, (self.dim_context, self.dim_signal))
         return d_e, d_q, grads
@@ -100,7 +100,7 @@ class MLPDiscriminator:
     def score_pairs(
         self, params: Tree, e: Array, e_neg: Array, q: Array
     ) -> tuple[Array, Array, MLPPairCache]:
-        """Return t_pos of (e_b, q_b) and t_neg of (e_neg_b, q_b), each (B,).
+        """Return t_pos of (e_b, q_b) and t_neg of (e_neg_b, q_b), each (B,) (derivations 3.5f).
 
         With W = [W_e; W_q] the first pre-activations are e_b W_e + (q_b W_q + b) and
         e_neg_b W_e + (q_b W_q + b): the large product q W_q is done once.
@@ -132,7 +132,7 @@ class MLPDiscriminator:
         c: MLPPairCache,
         workspace: Workspace | None = None,
     ) -> PairAdjoints:
-        """Return ``d_e, d_e_neg, d_q`` and the gradients."""
+        """Return ``d_e, d_e_neg, d_q`` and the gradients (derivations 3.5g, 3.5h)."""
         xp, n_rows = get_xp(dt_pos=dt_pos, dt_neg=dt_neg), len(dt_pos)
         dt = xp.concatenate([dt_pos, dt_neg])
         grads: Tree = {}
@@ -192,13 +192,13 @@ class BilinearDiscriminator:
         return {"M": glorot_uniform(rng, self.dim_context, self.dim_signal), "b": np.zeros(1)}
 
     def score(self, params: Tree, e: Array, q: Array) -> tuple[Array, tuple[Array, ...]]:
-        """Return the logits t (B,) of pairs (e_b, q_b)."""
+        """Return the logits t (B,) of pairs (e_b, q_b) (derivations 3.3f)."""
         M = params["M"]
         t = get_xp(e=e, q=q, M=M).einsum("bi,ij,bj->b", e, M, q) + params["b"]
         return t, (e, q, M)
 
     def score_backward(self, dt: Array, cache: tuple[Array, ...]) -> Adjoints:
-        """Return ``d_e, d_q`` and the gradients."""
+        """Return ``d_e, d_q`` and the gradients (derivations 3.4s)."""
         e, q, M = cache
         dt = dt[:, None]
         dM = e.T @ (dt * q)
@@ -207,7 +207,7 @@ class BilinearDiscriminator:
     def score_pairs(
         self, params: Tree, e: Array, e_neg: Array, q: Array
     ) -> tuple[Array, Array, BilinearPairCache]:
-        """Return t_pos of (e_b, q_b) and t_neg of (e_neg_b, q_b), each (B,)."""
+        """Return t_pos of (e_b, q_b) and t_neg of (e_neg_b, q_b), each (B,) (derivations 3.3f)."""
         M = params["M"]
         y, y_neg = product(e, M, like=q), product(e_neg, M, like=q)
         t_pos = (y * q).sum(axis=1) + params["b"]
@@ -221,7 +221,7 @@ class BilinearDiscriminator:
         c: BilinearPairCache,
         workspace: Workspace | None = None,
     ) -> PairAdjoints:
-        """Return ``d_e, d_q`` and the gradients."""
+        """Return ``d_e, d_q`` and the gradients (derivations 3.4s)."""
         dt_pos, dt_neg = dt_pos[:, None], dt_neg[:, None]
         dy, dy_neg = dt_pos * c.q, dt_neg * c.q
         dq = dt_pos * c.y + dt_neg * c.y_neg

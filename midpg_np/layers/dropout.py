@@ -1,4 +1,4 @@
-"""Inverted dropout with a mask that is drawn beforehand (equations.md 2.8)."""
+"""Inverted dropout with a mask that is drawn beforehand (derivations 2.8)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EMBEDDING_KEEP = "embedding_keep"  # name of the mask of X among the draws of a 
 
 
 def draw_keep(rng: np.random.Generator, shape: tuple[int, ...], rate: float) -> np.ndarray:
-    """Draw a mask on the host: 0 with probability ``rate``, else 1 / (1 - rate).
+    """Draw a mask on the host: 0 with probability ``rate``, else 1 / (1 - rate) (derivations 2.8e).
 
     What is kept is made larger in training, so that the mean stays and a prediction needs nothing.
 
@@ -29,7 +29,7 @@ def draw_keep(rng: np.random.Generator, shape: tuple[int, ...], rate: float) -> 
 
 
 def dropout(x: Array, keep: Array) -> Array:
-    """y = x * keep, entry by entry, stored as x is.
+    """y = x * keep, entry by entry, stored as x is (derivations 2.8e).
 
     Shapes
     ------
@@ -47,5 +47,8 @@ def dropout(x: Array, keep: Array) -> Array:
 
 
 def dropout_backward(dy: Array, keep: Array) -> Array:
-    """Return ``dx``: the mask is a constant, so its entries are the derivatives."""
+    """Return ``dx``: the mask is a constant, so its entries are the derivatives.
+
+    See derivations 2.8f.
+    """
     return dropout(dy, keep)

@@ -1,6 +1,6 @@
 """The auxiliary network (DWM): generates the core Q of the weighting matrix, per sample.
 
-Four variants (equations.md 3.2, options in 3.8); R is the row factor (d_r, d_k), C the column
+Four variants (derivations 3.2, options in 3.8); R is the row factor (d_r, d_k), C the column
 factor (d_k, d_c):
 
 ======= ============================ ==============================
@@ -160,7 +160,7 @@ class DynamicWeighting:
     def forward(
         self, params: Tree, U: Array, workspace: Workspace | None = None
     ) -> tuple[Array, WeightingCache]:
-        """Return the core.
+        """Return the core (derivations 3.2b, 3.2c).
 
         Shapes
         ------
@@ -197,7 +197,7 @@ class DynamicWeighting:
         dQ_other: Array | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[Array, Tree]:
-        """Return ``dU`` and the gradients (equations.md 3.4).
+        """Return ``dU`` and the gradients (derivations 3.4i, 3.4j, 3.4k, 3.4l, 3.4m, 3.4n, 3.4t).
 
         Parameters
         ----------

@@ -83,10 +83,10 @@ class Embedding:
     def forward(
         self, params: Tree, codes: Array, last: bool = False, keep: Array | None = None
     ) -> tuple[Array, EmbeddingCache]:
-        """Look up and concatenate the embeddings of all fields (equations.md 2.1).
+        """Look up and concatenate the embeddings of all fields (derivations 2.1a).
 
         ``last``: E may be stored batch last; it is where a kernel makes it.  ``keep``: mask of the
-        dropout on E, none at inference (equations.md 2.8).
+        dropout on E, none at inference (derivations 2.8e).
 
         Shapes
         ------
@@ -105,7 +105,10 @@ class Embedding:
         return E, EmbeddingCache(ids, self.n_rows, keep)
 
     def backward(self, dE: Array, cache: EmbeddingCache) -> Tree:
-        """Gradient as rows: the adjoint of a row is the sum over all places that read it."""
+        """Gradient as rows: the adjoint of a row is the sum over all places that read it.
+
+        See derivations 2.1b.
+        """
         if cache.keep is not None:
             dE = dropout_backward(dE, cache.keep)
         if is_on_host(dE) and is_batch_last(dE) and kernels.fuses(dE, cache.ids):
@@ -118,7 +121,10 @@ class Embedding:
         return {"table": RowGradient(read, rows, cache.n_rows, is_summed=False)}
 
     def backward_dense(self, dE: Array, cache: EmbeddingCache) -> Tree:
-        """Gradient as a whole table by scatter-add: ``dT[v] += dE[b, f]`` for every code v read."""
+        """Gradient as a whole table by scatter-add: ``dT[v] += dE[b, f]`` for every code v read.
+
+        See derivations 2.1b.
+        """
         xp = get_xp(dE=dE, ids=cache.ids)
         if cache.keep is not None:
             dE = dropout_backward(dE, cache.keep)

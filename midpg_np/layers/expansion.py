@@ -36,7 +36,7 @@ class Expansion:
         return sum(shape.d_m * shape.d_n for shape in self.shapes)
 
     def expand(self, q: Array) -> Array:
-        """Copy: (N, sum of d_r*d_c) -> (N, sum of d_m*d_n)."""
+        """Copy: (N, sum of d_r*d_c) -> (N, sum of d_m*d_n) (derivations 3.5j)."""
         parts, _ = split(q, [shape.d_r * shape.d_c for shape in self.shapes])
         full = [
             repeat(part.reshape(-1, d_r, d_c), d_m, d_n, self.mode).reshape(-1, d_m * d_n)
@@ -45,7 +45,7 @@ class Expansion:
         return concat(full)[0]
 
     def fold(self, s: Array) -> Array:
-        """Sum over the copies: (N, sum of d_m*d_n) -> (N, sum of d_r*d_c)."""
+        """Sum over the copies: (N, sum of d_m*d_n) -> (N, sum of d_r*d_c) (derivations 3.5i)."""
         parts, _ = split(s, [shape.d_m * shape.d_n for shape in self.shapes])
         cores = [
             repeat_backward(part.reshape(-1, d_m, d_n), d_r, d_c, self.mode).reshape(-1, d_r * d_c)

@@ -1,4 +1,4 @@
-"""Gates: one affine map, a softmax, and a mixture of the candidates (equations.md 5.1).
+"""Gates: one affine map, a softmax, and a mixture of the candidates (derivations 5.1).
 
 A scenario has a gate of its own.  Either every gate sees all rows, as the definition reads, or a
 row passes the gate of its own scenario only.
@@ -70,6 +70,8 @@ class OwnGate:
     def forward(self, params: Tree, G: Array, S: Array, groups: Groups) -> tuple[Array, Any]:
         """Mix each row's candidates with its own scenario's gate, rows sorted by scenario.
 
+        See derivations 5.1b.
+
         Shapes
         ------
         G : (B, I)
@@ -82,7 +84,10 @@ class OwnGate:
         return g, GateCache(c_affine, c_mixture)
 
     def backward(self, dg: Array, cache: Any) -> tuple[Array, Array, Tree]:
-        """Return ``dG, dS`` and the gradients; those of absent scenarios are exactly zero."""
+        """Return ``dG, dS`` and the gradients; those of absent scenarios are exactly zero.
+
+        See derivations 5.3b, 5.3c.
+        """
         d_alpha, dS = mixture_backward(dg, cache.mixture)
         dG, dW, db = grouped_affine_backward(d_alpha, cache.affine)
         groups = cache.affine.groups
@@ -104,7 +109,7 @@ class EveryGate(OwnGate):
     """
 
     def forward(self, params: Tree, G: Array, S: Array, groups: Groups) -> tuple[Array, Any]:
-        """Mix for every scenario, from its candidates among all experts.
+        """Mix for every scenario, from its candidates among all experts (derivations 5.1b).
 
         Shapes
         ------
@@ -125,7 +130,10 @@ class EveryGate(OwnGate):
         return get_xp(S).stack(g), EveryGateCache(n_streams, tuple(caches))
 
     def backward(self, dg: Array, cache: Any) -> tuple[Array, Array, Tree]:
-        """Return ``dG, dS`` and the gradients; a shared expert hears from every gate."""
+        """Return ``dG, dS`` and the gradients; a shared expert hears from every gate.
+
+        See derivations 5.3b, 5.3c.
+        """
         xp, adjoints = get_xp(dg), []
         n_rows, _, q = cache.gates[0].mixture.S.shape
         dS = xp.zeros((n_rows, self.candidates.n_all, q), dtype=dg.dtype)

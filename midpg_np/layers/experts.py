@@ -1,4 +1,4 @@
-"""Experts: MLPs side by side, with an activation after their last layer too (equations.md 5.1).
+"""Experts: MLPs side by side, with an activation after their last layer too (derivations 5.1).
 
 A stack of affine maps multiplies either all rows with every map, or, where each scenario has maps
 of its own and only those are asked for, the rows of each scenario with that scenario's.
@@ -38,8 +38,10 @@ class StackedAffineCache(NamedTuple):
 def stacked_affine(H: Array, W: Array, b: Array) -> tuple[Array, StackedAffineCache]:
     """Apply a stack of affine maps, A_e = H_e W_e + b_e; one input may serve several maps.
 
+    See derivations 5.1a.
+
     The stack may have further axes in front of E, in H of length 1 where one input serves all.
-    Backward (equations.md 5.3): dW_e = H_e^T dA_e, db_e = colsum(dA_e), dH_e = dA_e W_e^T; an
+    Backward (derivations 2.2b, 5.3e): dW_e = H_e^T dA_e, db_e = colsum(dA_e), dH_e = dA_e W_e^T; an
     input that serves several maps gets the sum of what they send back.
 
     Shapes
@@ -57,7 +59,7 @@ def stacked_affine(H: Array, W: Array, b: Array) -> tuple[Array, StackedAffineCa
 
 
 def stacked_affine_backward(dA: Array, cache: StackedAffineCache) -> tuple[Array, Array, Array]:
-    """Return ``dH, dW, db``."""
+    """Return ``dH, dW, db`` (derivations 5.3e)."""
     H, W = cache
     if _serves_all(H):
         dY = dA.reshape(-1, *dA.shape[-2:]).swapaxes(0, 1)
@@ -89,6 +91,8 @@ class RoutedAffineCache(NamedTuple):
 def routed_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, RoutedAffineCache]:
     """Stacks of affine maps by scenario, rows sorted: A_e,(d) = H_e,(d) W_d,e + b_d,e.
 
+    See derivations 5.1a.
+
     Backward: that of ``stacked_affine`` on the rows of each scenario.
 
     Shapes
@@ -109,7 +113,7 @@ def routed_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, 
 
 
 def routed_affine_backward(dA: Array, cache: RoutedAffineCache) -> tuple[Array, Array, Array]:
-    """Return ``dH, dW, db``."""
+    """Return ``dH, dW, db`` (derivations 5.3e)."""
     xp, (H, W, groups) = get_xp(dA=dA, H=cache.H), cache
     parts = [
         stacked_affine_backward(dA[:, rows], StackedAffineCache(H[:, rows], W[m]))
@@ -181,7 +185,7 @@ class Experts:
         }
 
     def forward(self, params: Tree, H: Array, groups: Groups) -> tuple[Array, ExpertsCache]:
-        """Return the outputs of the experts, rows sorted by scenario.
+        """Return the outputs of the experts, rows sorted by scenario (derivations 5.1a).
 
         Parameters
         ----------
@@ -208,6 +212,8 @@ class Experts:
         self, dY: Array, cache: ExpertsCache, *, gives_up: bool = False
     ) -> tuple[Array, Tree]:
         """Return ``dH``, summed over the experts that read it, and the gradients.
+
+        See derivations 5.3e.
 
         ``gives_up``: the caller needs dY no more, its memory may be used.
         """

@@ -1,7 +1,7 @@
 """Extraction level of PLE: experts by scenario, shared experts, and the gates that mix them.
 
-A level turns D + 1 streams into D + 1 streams (equations.md 5.1).  Which rows of which stream are
-formed is said by two options; every choice that is allowed gives the same result (equations.md
+A level turns D + 1 streams into D + 1 streams (derivations 5.1).  Which rows of which stream are
+formed is said by two options; every choice that is allowed gives the same result (derivations
 5.4).
 """
 
@@ -117,6 +117,8 @@ class Extraction:
     ) -> tuple[tuple[Array, Array | None], ExtractionCache]:
         """Return the next streams G and G_s (None if no shared stream leaves) and the cache.
 
+        See derivations 5.1d.
+
         Rows are sorted by scenario.
 
         Shapes
@@ -144,7 +146,10 @@ class Extraction:
     def backward(
         self, dG_next: Array, dG_s_next: Array | None, cache: ExtractionCache
     ) -> tuple[Array, Array | None, Tree]:
-        """Return ``dG``, ``dG_s`` (None without a shared stream) and the gradients."""
+        """Return ``dG``, ``dG_s`` (None without a shared stream) and the gradients.
+
+        See derivations 5.3d, 5.3e.
+        """
         parts, grads, groups = self.parts, {}, cache.groups
         dG_s, dS = None, None
         if "shared_gate" in parts:

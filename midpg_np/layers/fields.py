@@ -19,6 +19,8 @@ class PickedFields(NamedTuple):
 def pick_fields(X: Array, fields: Sequence[int], n_fields: int) -> tuple[Array, PickedFields]:
     """E_prior = [E_f for f in fields], a field at most once; a view if they are neighbours.
 
+    See derivations 7.1d.
+
     Backward: what was read gets its adjoint, the other fields get zero.
 
     Shapes
@@ -38,7 +40,7 @@ def pick_fields(X: Array, fields: Sequence[int], n_fields: int) -> tuple[Array, 
 
 
 def pick_fields_backward(dE_prior: Array, cache: PickedFields, onto: Array | None = None) -> Array:
-    """Return ``dX``, or ``onto`` with dX added in place."""
+    """Return ``dX``, or ``onto`` with dX added in place (derivations 7.3f, 7.3g)."""
     dX = onto
     if dX is None:
         dX = get_xp(dE_prior).zeros((len(dE_prior), cache.width), dtype=dE_prior.dtype)

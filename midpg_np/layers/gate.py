@@ -1,4 +1,4 @@
-"""Gate NU: a small network whose output in (0, gamma) multiplies a vector (equations.md 7.1)."""
+"""Gate NU: a small network whose output in (0, gamma) multiplies a vector (derivations 7.1)."""
 
 from __future__ import annotations
 
@@ -102,6 +102,8 @@ class Gate:
     ) -> tuple[Array, GateCache]:
         """Return the gate; with blocks, the rows are sorted by scenario as ``groups`` says.
 
+        See derivations 7.1a, 7.1f.
+
         Shapes
         ------
         U : (B, I)
@@ -114,7 +116,7 @@ class Gate:
         return delta, GateCache(AffineCache(U, W), A, c_activation, c_2, delta)
 
     def backward(self, d_delta: Array, cache: GateCache) -> tuple[Array, Tree]:
-        """Return ``dU``, its live columns only, and the gradients."""
+        """Return ``dU``, its live columns only, and the gradients (derivations 7.3c, 7.3d)."""
         dA_2 = scaled_sigmoid_backward(d_delta, (cache.delta, self.gamma))
         dR, dW_2, db_2 = self._second.backward(dA_2, cache.layer_2)
         dA, db = biased_backward(dR, cache.activation, RELU)

@@ -1,4 +1,4 @@
-"""Tower whose hidden vectors are multiplied by gates, unit by unit (equations.md 7.1)."""
+"""Tower whose hidden vectors are multiplied by gates, unit by unit (derivations 7.1)."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class GatedTowerCache(NamedTuple):
 @dataclass(frozen=True)
 class GatedTower:
     """R^l = act(H^l W^l + b^l), H^{l+1} = delta^l R^l with delta^l = Gate_l(U), l = 1 ... L.
+
+    See derivations 11a.
 
     The last map (l = L + 1) has neither activation nor gate behind it.  One gate per layer, all
     reading the same U.
@@ -129,6 +131,8 @@ class GatedTower:
     ) -> tuple[Array, GatedTowerCache]:
         """Return the output; with several towers, the rows are sorted as ``groups`` says.
 
+        See derivations 7.1e, 7.1f.
+
         Shapes
         ------
         O : (B, d_0)
@@ -156,6 +160,8 @@ class GatedTower:
 
     def backward(self, dy: Array, cache: GatedTowerCache) -> tuple[Array, Array, Tree]:
         """Return ``dO``, ``dU`` (its live columns only) and the gradients.
+
+        See derivations 7.3a, 7.3b, 7.3e.
 
         Every gate reads U, so dU is the sum over the gates.
         """

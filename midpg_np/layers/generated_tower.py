@@ -80,7 +80,7 @@ class GeneratedTower:
     def forward(
         self, params: Tree, H: Array, Z: Array, groups: Groups | None = None
     ) -> tuple[Array, TowerCache]:
-        """Return z (B, 1).
+        """Return z (B, 1) (derivations 10.1e, 10.1i).
 
         Shapes
         ------
@@ -101,7 +101,7 @@ class GeneratedTower:
         return z, TowerCache(c_hyper, c_1, A, c_act, c_2)
 
     def backward(self, dz: Array, cache: TowerCache) -> tuple[Array, Array, Tree]:
-        """Return ``dH, dZ`` and the gradients of the hypernetwork."""
+        """Return ``dH, dZ`` and the gradients of the hypernetwork (derivations 10.3a, 10.3b)."""
         dH_1, dW_2, db_2, *du_2 = self._map.backward(dz, cache.layer_2)
         dA = ACTIVATIONS[self.activation].backward(dH_1, cache.activation)
         dH, dW_1, db_1, *du_1 = self._map.backward(dA, cache.layer_1)

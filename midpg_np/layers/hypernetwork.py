@@ -51,7 +51,10 @@ class TowerShape:
         return self.pack({"layer_1": first, "layer_2": second})
 
     def unpack(self, theta: Array) -> Tree:
-        """Cut theta (..., n_theta) into kernels (..., I, O) and biases (..., O)."""
+        """Cut theta (..., n_theta) into kernels (..., I, O) and biases (..., O).
+
+        See derivations 10.1d.
+        """
         lead = theta.shape[:-1]
         W_1, b_1, W_2, b_2 = split(theta, self.widths)[0]
         W_1 = W_1.reshape(*lead, self.dim_in, self.dim_hidden)
@@ -59,7 +62,10 @@ class TowerShape:
         return {"layer_1": {"W": W_1, "b": b_1}, "layer_2": {"W": W_2, "b": b_2}}
 
     def pack(self, tree: Tree) -> Array:
-        """Inverse of ``unpack``, and, since it only moves entries, its adjoint."""
+        """Inverse of ``unpack``, and, since it only moves entries, its adjoint.
+
+        See derivations 10.3c.
+        """
         lead = tree["layer_1"]["b"].shape[:-1]
         kernels = [tree[name]["W"].reshape(*lead, -1) for name in ("layer_1", "layer_2")]
         return concat([kernels[0], tree["layer_1"]["b"], kernels[1], tree["layer_2"]["b"]])[0]
@@ -130,7 +136,7 @@ class Hypernetwork:
         return {"Omega_in": Omega_in, "Omega_out": Omega, "omega_0": omega_0}
 
     def coefficients(self, params: Tree, Z: Array) -> HypernetworkCache:
-        """Return what of each row of Omega (or Omega_out) a code takes."""
+        """Return what of each row of Omega (or Omega_out) a code takes (derivations 10.1h)."""
         if not self.is_low_rank:
             return HypernetworkCache(Z, None, Z, params["Omega"])
         Omega_in = params["Omega_in"]
@@ -139,7 +145,7 @@ class Hypernetwork:
     def coefficients_backward(
         self, du: Array, dOmega: Array, d_omega_0: Array, cache: HypernetworkCache
     ) -> tuple[Array, Tree]:
-        """Return ``dZ`` and the gradients of all parameters."""
+        """Return ``dZ`` and the gradients of all parameters (derivations 10.3d)."""
         omega_0 = self.tower.unpack(d_omega_0)
         if not self.is_low_rank:
             return du, {"Omega": dOmega, "omega_0": omega_0}
@@ -149,9 +155,9 @@ class Hypernetwork:
         return du @ cache.Omega_in.T, grads
 
     def forward(self, params: Tree, Z: Array) -> tuple[Array, HypernetworkCache]:
-        """Generate the weights of one tower per code.
+        """Generate the weights of one tower per code (derivations 10.1d).
 
-        Backward (equations.md 10.3): dOmega = Z^T dTheta, dZ = dTheta Omega^T,
+        Backward (derivations 10.3c): dOmega = Z^T dTheta, dZ = dTheta Omega^T,
         d_omega_0 = colsum(dTheta).
 
         Shapes
@@ -163,12 +169,14 @@ class Hypernetwork:
         return cache.u @ cache.Omega + self.tower.pack(params["omega_0"]), cache
 
     def backward(self, d_theta: Array, cache: HypernetworkCache) -> tuple[Array, Tree]:
-        """Return ``dZ`` and the gradients."""
+        """Return ``dZ`` and the gradients (derivations 10.3c)."""
         du = d_theta @ cache.Omega.T
         return self.coefficients_backward(du, cache.u.T @ d_theta, d_theta.sum(axis=0), cache)
 
     def basis(self, params: Tree, Z: Array) -> tuple[Tree, Array, HypernetworkCache]:
         """Return the R + 1 towers that every theta is made of, and each code's coefficients.
+
+        See derivations 10.1i.
 
         theta = u Omega + 1 omega_0: the last tower is omega_0, the last coefficient 1.
 
@@ -185,7 +193,10 @@ class Hypernetwork:
     def basis_backward(
         self, d_towers: Tree, du: Array, cache: HypernetworkCache
     ) -> tuple[Array, Tree]:
-        """Return ``dZ`` and the gradients; the adjoint of the constant coefficient 1 is dropped."""
+        """Return ``dZ`` and the gradients; the adjoint of the constant coefficient 1 is dropped.
+
+        See derivations 10.3f.
+        """
         d_theta = self.tower.pack(d_towers)
         return self.coefficients_backward(du[:, :-1], d_theta[:-1], d_theta[-1], cache)
 

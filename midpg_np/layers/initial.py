@@ -1,4 +1,4 @@
-"""Initial values, drawn on the host in float64 (equations.md 2.6)."""
+"""Initial values, drawn on the host in float64 (derivations 2.6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ EMBEDDING_STD = 0.01  # of freshly drawn embeddings
 
 
 def glorot_uniform(rng: np.random.Generator, dim_in: int, dim_out: int) -> np.ndarray:
-    """Draw (dim_in, dim_out) from U(-a, a) with a = sqrt(6 / (dim_in + dim_out))."""
+    """Draw (dim_in, dim_out) from U(-a, a) with a = sqrt(6 / (dim_in + dim_out)).
+
+    See derivations 2.6a.
+    """
     bound = np.sqrt(6.0 / (dim_in + dim_out))
     return rng.uniform(-bound, bound, size=(dim_in, dim_out))
 

@@ -32,9 +32,9 @@ class ThinCache(NamedTuple):
 
 
 def low_rank(H: Array, U: Array, V: Array, S: Array) -> tuple[Array, ThinCache]:
-    """Q = H V^T, R_b = S_b Q_b, A = R U^T.
+    """Q = H V^T, R_b = S_b Q_b, A = R U^T (derivations 9.1b).
 
-    Backward (equations.md 9.3), from the output to the input: dR = dA U, dU = dA^T R,
+    Backward (derivations 9.3b, 9.3c, 9.3d), from the output to the input: dR = dA U, dU = dA^T R,
     dS_b = dR_b Q_b^T, dQ_b = S_b^T dR_b, dH = dQ V, dV = dQ^T H.
 
     Shapes
@@ -52,7 +52,7 @@ def low_rank(H: Array, U: Array, V: Array, S: Array) -> tuple[Array, ThinCache]:
 
 
 def low_rank_backward(dA: Array, cache: ThinCache) -> LowRankAdjoints:
-    """Return ``dH, dU, dV, dS``."""
+    """Return ``dH, dU, dV, dS`` (derivations 9.3b, 9.3c, 9.3d)."""
     H, U, V, S, Q, R = cache
     xp = get_xp(dA=dA, S=S)
     dR, dU = dA @ U, dA.T @ R
@@ -73,14 +73,14 @@ class RowWeightsCache(NamedTuple):
 
 
 def row_weights(H: Array, U: Array, V: Array, S: Array) -> tuple[Array, RowWeightsCache]:
-    """Textbook form of ``low_rank``: T_b = U S_b V, then A_b = T_b H_b."""
+    """Textbook form of ``low_rank``: T_b = U S_b V, then A_b = T_b H_b (derivations 9.1a)."""
     US = U @ S
     T = US @ V
     return get_xp(H=H, T=T).einsum("boi,bi->bo", T, H), RowWeightsCache(H, U, V, S, US, T)
 
 
 def row_weights_backward(dA: Array, cache: RowWeightsCache) -> LowRankAdjoints:
-    """Return ``dH, dU, dV, dS``."""
+    """Return ``dH, dU, dV, dS`` (derivations 9.3h)."""
     H, U, V, S, US, T = cache
     xp = get_xp(dA=dA, T=T)
     dT = xp.einsum("bo,bi->boi", dA, H)
@@ -105,9 +105,9 @@ class FactorsCache(NamedTuple):
 
 
 def multiply_out(left: Array, right: Array) -> tuple[Array, FactorsCache]:
-    """U = U_left U_right: an over-parameterised matrix, formed once per batch.
+    """U = U_left U_right: an over-parameterised matrix, formed once per batch (derivations 9.1c).
 
-    Backward (equations.md 9.3): d_left = dU right^T, d_right = left^T dU.
+    Backward (derivations 9.3e): d_left = dU right^T, d_right = left^T dU.
 
     Shapes
     ------
@@ -120,5 +120,5 @@ def multiply_out(left: Array, right: Array) -> tuple[Array, FactorsCache]:
 
 
 def multiply_out_backward(dU: Array, cache: FactorsCache) -> tuple[Array, Array]:
-    """Return ``d_left, d_right``."""
+    """Return ``d_left, d_right`` (derivations 9.3e)."""
     return dU @ cache.right.T, cache.left.T @ dU

@@ -50,7 +50,7 @@ class LowRankLayerCache(NamedTuple):
 
 @dataclass(frozen=True)
 class LowRankLayer:
-    """A_b = U S_b V H_b + b with S_b generated from a condition z_b (equations.md 9.1).
+    """A_b = U S_b V H_b + b with S_b generated from a condition z_b (derivations 9.1).
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class LowRankLayer:
         return multiply_out(params[f"{name}_left"], params[f"{name}_right"])
 
     def forward(self, params: Tree, H: Array, z: Array) -> tuple[Array, LowRankLayerCache]:
-        """Return the pre-activation A.
+        """Return the pre-activation A (derivations 9.1b, 9.1d).
 
         Shapes
         ------
@@ -168,7 +168,7 @@ class LowRankLayer:
         return A, LowRankLayerCache(factors, c_generator, S, c_product, c_bias, A)
 
     def backward(self, dA: Array, cache: LowRankLayerCache) -> tuple[Array, Array, Tree]:
-        """Return ``dH``, ``dz`` and the gradients (equations.md 9.3)."""
+        """Return ``dH``, ``dz`` and the gradients (derivations 9.3a, 9.3f)."""
         g_bias: Tree = {}
         if cache.bias is None:
             g_bias["b"] = sum_rows(dA)

@@ -3,7 +3,7 @@
 A pair is a context e (the scenario-aware embeddings) and a signal q (the core of a weighting
 matrix).  One discriminator T scores (e_b, q_b) and (e_pi(b), q_b); minus its loss is, up to a
 constant, a lower bound on the dependence of e and q, and discriminator, generators and embeddings
-all minimise it together (equations.md 3.3, 3.4).
+all minimise it together (derivations 3.3, 3.4).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class MutualInformation:
         return self.discriminator.init(rng)
 
     def forward(self, params: Tree, e: Array, e_neg: Array, q: Array) -> tuple[Array, MICache]:
-        """Return the loss, a scalar.
+        """Return the loss, a scalar (derivations 3.3a).
 
         Shapes
         ------
@@ -108,7 +108,10 @@ class MutualInformation:
     def backward(
         self, d_loss: Array, cache: MICache, workspace: Workspace | None = None
     ) -> PairAdjoints:
-        """Return ``d_e, d_e_neg, d_q`` and the gradients of the discriminator."""
+        """Return ``d_e, d_e_neg, d_q`` and the gradients of the discriminator.
+
+        See derivations 3.4q.
+        """
         dt_pos, dt_neg = jensen_shannon_backward(d_loss, cache.loss)
         if self.form == "grouped":
             *adjoints, grads = self._folded.score_pairs_backward(
@@ -132,7 +135,10 @@ class MutualInformation:
         return {path: _stack(pos[path], neg[path]) for path in pos}
 
     def _fold(self, params: Tree) -> Tree:
-        """Parameters of the discriminator that reads cores, from those of one that reads psi(Q)."""
+        """Parameters of the discriminator that reads cores, from those of one that reads psi(Q).
+
+        See derivations 3.5i.
+        """
         if self.expansion is None:
             return params
         if self.disc == "bilinear":
@@ -142,7 +148,10 @@ class MutualInformation:
         return tree_set(params, "layer_1.W", _stack(W_e, self.expansion.fold(W_s.T).T))
 
     def _unfold(self, grads: Tree) -> Tree:
-        """Adjoint of ``_fold``: every copy of a core entry gets the gradient of that entry."""
+        """Adjoint of ``_fold``: every copy of a core entry gets the gradient of that entry.
+
+        See derivations 3.5j.
+        """
         if self.expansion is None:
             return grads
         if self.disc == "bilinear":

@@ -17,9 +17,9 @@ class MixtureCache(NamedTuple):
 
 
 def mixture(alpha: Array, S: Array) -> tuple[Array, MixtureCache]:
-    """g_b = sum_e w_b,e S_b,e with w = softmax(alpha), row by row.
+    """g_b = sum_e w_b,e S_b,e with w = softmax(alpha), row by row (derivations 2.4c).
 
-    Backward (equations.md 2.4): dS_b,e = w_b,e dg_b, dw_b,e = <dg_b, S_b,e>,
+    Backward (derivations 2.4b, 2.4d): dS_b,e = w_b,e dg_b, dw_b,e = <dg_b, S_b,e>,
     d_alpha_b = w_b (dw_b - <w_b, dw_b>).
 
     Shapes
@@ -33,7 +33,7 @@ def mixture(alpha: Array, S: Array) -> tuple[Array, MixtureCache]:
 
 
 def mixture_backward(dg: Array, cache: MixtureCache) -> tuple[Array, Array]:
-    """Return ``d_alpha, dS``."""
+    """Return ``d_alpha, dS`` (derivations 2.4d)."""
     w, S = cache
     dw, dS = kernels.mix_backward(dg, w, S)
     return softmax_backward(batch_last(dw), w), dS

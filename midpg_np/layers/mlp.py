@@ -41,7 +41,7 @@ def mlp_multiply_adds(dims: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class MLP:
-    """MLP(d_0 -> d_1 -> ... -> d_m) of equations.md 2.2.
+    """MLP(d_0 -> d_1 -> ... -> d_m) of derivations 2.2d.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class MLP:
         }
 
     def forward(self, params: Tree, x: Array) -> tuple[Array, MLPCache]:
-        """Return the output of the last affine map.
+        """Return the output of the last affine map (derivations 2.2d).
 
         Shapes
         ------
@@ -97,7 +97,7 @@ class MLP:
         return A, MLPCache(tuple(affine_caches), tuple(pre_activations), tuple(activation_caches))
 
     def backward(self, dy: Array, cache: MLPCache) -> tuple[Array, Tree]:
-        """Return ``dx`` and the gradients of all kernels and biases."""
+        """Return ``dx`` and the gradients of all kernels and biases (derivations 2.2d, 4b, 4c)."""
         activation = ACTIVATIONS[self.activation]
         grads: Tree = {}
         dA, db = dy, sum_rows(dy)

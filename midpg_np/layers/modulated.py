@@ -1,7 +1,7 @@
 """The modulated product A_bj = sum_i S_b,ij W_ij H_bi, in four forms with one signature.
 
-``textbook`` builds S and S * W and multiplies, line for line equations.md 3.2 and 3.4: the oracle
-and the lesson.  ``row`` and ``column`` never build a (B, d_m, d_n) array (equations.md 3.5): all
+``textbook`` builds S and S * W and multiplies, line for line derivations 3.2 and 3.4: the oracle
+and the lesson.  ``row`` and ``column`` never build a (B, d_m, d_n) array (derivations 3.5): all
 inputs of a row group meet the same core row, so they can be multiplied with W first and weighted
 after (``row``); all outputs of a column group meet the same core column, so the inputs can be
 weighted first and multiplied after (``column``).  Both need as many multiplications as a plain
@@ -73,6 +73,8 @@ def textbook(
 ) -> tuple[Array, TextbookCache]:
     """Build S = psi(Q) and V = S * W, then A_b = H_b V_b; a workspace is not used.
 
+    See derivations 3.2f, 3.8a.
+
     Shapes
     ------
     H : (B, d_m)
@@ -92,7 +94,7 @@ def textbook(
 def textbook_backward(
     dA: Array, cache: TextbookCache, workspace: Workspace | None = None
 ) -> ModulatedAdjoints:
-    """Return ``dH, dW, dQ``: one line back for one line forth."""
+    """Return ``dH, dW, dQ``: one line back for one line forth (derivations 3.4c, 3.4d, 3.4e)."""
     H, W, S, V, d_r, d_c, mode = cache
     dV = H[:, :, None] * dA[:, None, :]
     dH = get_xp(dA=dA, V=V).einsum("bij,bj->bi", V, dA)
@@ -116,6 +118,8 @@ def row_grouped(
     H: Array, W: Array, Q: Array, mode: str, workspace: Workspace | None = None
 ) -> tuple[Array, RowCache]:
     """Multiply within each row group, Z_r,j,b = sum_{i in r} W_ij H_bi, then weight with Q.
+
+    See derivations 3.5a.
 
     A_bj = sum_r Q_b,r,c(j) Z_r,j,b.
 
@@ -147,7 +151,7 @@ def row_grouped(
 def row_grouped_backward(
     dA: Array, cache: RowCache, workspace: Workspace | None = None
 ) -> ModulatedAdjoints:
-    """Return ``dH, dW, dQ``."""
+    """Return ``dH, dW, dQ`` (derivations 3.5b)."""
     H_r, W_r, Q_r, d_c, mode = cache
     xp, dtype = get_xp(dA=dA, Q=Q_r), dA.dtype
     (d_r, _, n_rows), d_n = H_r.shape, W_r.shape[2]
@@ -184,6 +188,8 @@ def column_grouped(
 ) -> tuple[Array, ColumnCache]:
     """Weight the inputs once per column group, G_c,i,b = Q_b,r(i),c H_bi, then multiply with W.
 
+    See derivations 3.5c.
+
     A_bj = sum_i W_ij G_c(j),i,b.
 
     Shapes
@@ -210,7 +216,7 @@ def column_grouped(
 def column_grouped_backward(
     dA: Array, cache: ColumnCache, workspace: Workspace | None = None
 ) -> ModulatedAdjoints:
-    """Return ``dH, dW, dQ``."""
+    """Return ``dH, dW, dQ`` (derivations 3.5d)."""
     H_r, W_c, Q_c, d_r, mode = cache
     xp, dtype = get_xp(dA=dA, Q=Q_c), dA.dtype
     (d_m, n_rows), d_c = H_r.shape, len(Q_c)
@@ -249,6 +255,8 @@ def fused(
 ) -> tuple[Array, FusedCache]:
     """By kernels, which keep Z or G in registers; for arrays that ``kernels.fuses`` accepts.
 
+    See derivations 3.5a, 3.5c.
+
     Shapes
     ------
     H : (B, d_m)
@@ -263,7 +271,7 @@ def fused(
 def fused_backward(
     dA: Array, cache: FusedCache, workspace: Workspace | None = None
 ) -> ModulatedAdjoints:
-    """Return ``dH, dW, dQ``."""
+    """Return ``dH, dW, dQ`` (derivations 3.5b, 3.5d)."""
     dH, dW, dQ = kernels.modulated_product_backward(dA.T, *cache)
     return dH.T, dW, dQ.transpose(2, 0, 1)
 

@@ -46,7 +46,7 @@ class BiasCache(NamedTuple):
 
 
 def modulated_bias(b: Array, Q: Array, mode: str) -> tuple[Array, BiasCache]:
-    """Bias weighted with the mean of its column of S: (1/d_m sum_i S_b,ij) b_j.
+    """Bias weighted with the mean of its column of S: (1/d_m sum_i S_b,ij) b_j (derivations 3.2i).
 
     All core rows are copied equally often, so the mean over rows of S is the mean over core rows.
 
@@ -63,7 +63,10 @@ def modulated_bias(b: Array, Q: Array, mode: str) -> tuple[Array, BiasCache]:
 
 
 def modulated_bias_backward(d_beta: Array, cache: BiasCache) -> tuple[Array, Array]:
-    """Return ``db`` (d_n,) and ``dQ`` as (B, 1, d_c), the same for every core row."""
+    """Return ``db`` (d_n,) and ``dQ`` as (B, 1, d_c), the same for every core row.
+
+    See derivations 3.4g, 3.4h.
+    """
     mean, b_c, d_r, mode = cache
     d_beta_c = split_axis(d_beta, 1, b_c.shape[0], mode)
     db = merge_axis((mean[:, :, None] * d_beta_c).sum(axis=0), 0, mode)
@@ -84,7 +87,9 @@ class ModulatedLayerCache(NamedTuple):
 
 @dataclass(frozen=True)
 class ModulatedLayer:
-    """act(A), A_b = (psi(Q_b) * W)^T H_b + b with Q_b generated from U_b (equations.md 3.2).
+    """act(A), A_b = (psi(Q_b) * W)^T H_b + b with Q_b generated from U_b (derivations 3.2).
+
+    See derivations 11a.
 
     Parameters
     ----------
@@ -145,7 +150,7 @@ class ModulatedLayer:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiplications per row: backbone, weighting, core and generators (equations.md 3.7)."""
+        """Multiplications per row: backbone, weighting, core and generators (derivations 3.7)."""
         d_m, d_n = self.w_shape
         weighting = min(self.weighting.d_r * d_n, self.weighting.d_c * d_m)
         return d_m * d_n + weighting + self.weighting.multiply_adds
@@ -162,7 +167,7 @@ class ModulatedLayer:
     def forward(
         self, params: Tree, H: Array, U: Array, workspace: Workspace | None = None
     ) -> tuple[Array, ModulatedLayerCache]:
-        """Return the output, H of the next layer.
+        """Return the output, H of the next layer (derivations 3.2f, 3.2g).
 
         Shapes
         ------
@@ -186,6 +191,8 @@ class ModulatedLayer:
         self, dy: Array, cache: ModulatedLayerCache, workspace: Workspace | None = None
     ) -> tuple[Array, Array, Tree]:
         """Return ``dH``, ``dQ`` (the core's adjoint from this product) and the gradients of W, b.
+
+        See derivations 3.4a, 3.4b.
 
         dy is a fresh array that nobody else reads.
 

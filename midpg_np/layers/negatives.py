@@ -20,7 +20,7 @@ class ShuffleCache(NamedTuple):
 
 
 def shuffle(e: Array, partner: Array) -> tuple[Array, ShuffleCache]:
-    """Contexts of the negative pairs: y_b = e_partner(b).
+    """Contexts of the negative pairs: y_b = e_partner(b) (derivations 3.3a).
 
     Backward: de_i = sum of dy_b over all b with partner(b) = i.  That is a scatter by ``partner``;
     a gather by it would be the adjoint of the inverse permutation, the same only where all cycles
@@ -39,7 +39,7 @@ def shuffle(e: Array, partner: Array) -> tuple[Array, ShuffleCache]:
 
 
 def shuffle_backward(dy: Array, cache: ShuffleCache) -> Array:
-    """Return ``de``."""
+    """Return ``de`` (derivations 3.4r)."""
     if is_batch_last(dy) and kernels.fuses(dy, cache.partner):
         return kernels.give_samples(dy.T, cache.partner).T
     de = get_xp(dy=dy).zeros((cache.n_rows, dy.shape[1]), dtype=dy.dtype)
@@ -55,7 +55,7 @@ def draw_partner(rng: np.random.Generator, scenario: np.ndarray, kind: str) -> n
     - "derangement": uniform over permutations without a fixed point, so that no matching pair (on
       average one per batch) is among the negatives.
     - "other_scenario": independent uniform draws among rows of another scenario.  No permutation,
-      and not the product of the marginals: the loss can fall below the floor of equations.md 3.3.
+      and not the product of the marginals: the loss can fall below the floor of derivations 3.3e.
 
     Raises
     ------

@@ -32,7 +32,7 @@ class OrthogonalityCache(NamedTuple):
 class Orthogonality:
     """L = 1 / (B D (D - 1)) sum over b of |O_b|^2, O_b = offdiag(G_hat_b G_hat_b^T).
 
-    Backward (equations.md 10.3): dG_hat_b = 4 / (B D (D - 1)) O_b G_hat_b dL, and
+    Backward (derivations 10.3j): dG_hat_b = 4 / (B D (D - 1)) O_b G_hat_b dL, and
     dg = (dg_hat - g_hat <g_hat, dg_hat>) / norm.
 
     Parameters
@@ -53,7 +53,7 @@ class Orthogonality:
             raise ValueError(f"eps must be greater than 0; got {self.eps}.")
 
     def forward(self, G: Array) -> tuple[Array, OrthogonalityCache]:
-        """Return the loss, a scalar.
+        """Return the loss, a scalar (derivations 10.1f).
 
         Shapes
         ------
@@ -69,7 +69,7 @@ class Orthogonality:
         return (O * O).sum() / _n_pairs(G), OrthogonalityCache(G_hat, norm, O)
 
     def backward(self, d_loss: Array, cache: OrthogonalityCache) -> Array:
-        """Return ``dG``."""
+        """Return ``dG`` (derivations 10.3j)."""
         G_hat, norm, O = cache  # noqa: E741
         # Twice for the square and twice for the symmetry: (k, j) and (j, k) hold the same product.
         dG_hat = O @ G_hat

@@ -1,4 +1,4 @@
-"""Partitioned normalisation: each scenario by statistics of its own rows (equations.md 6.1)."""
+"""Partitioned normalisation: each scenario by statistics of its own rows (derivations 6.1)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class PartitionedNorm:
     def forward(
         self, params: Tree, X: Array, groups: Groups, *, is_training: bool
     ) -> tuple[Array, PartitionedNormCache]:
-        """Normalise rows that are sorted by scenario.
+        """Normalise rows that are sorted by scenario (derivations 6.1a, 6.1b).
 
         In training a scenario is normalised by the mean and the biased variance of its rows; one
         with a single row, and every one at inference, by its moving statistics.
@@ -122,7 +122,10 @@ class PartitionedNorm:
         return V, cache
 
     def backward(self, dV: Array, cache: PartitionedNormCache) -> tuple[Array, Tree]:
-        """Return ``dX`` and the gradients (equations.md 6.3); moving statistics have none."""
+        """Return ``dX`` and the gradients; moving statistics have none.
+
+        See derivations 6.3c, 6.3d, 6.3e, 6.3f, 6.3g.
+        """
         groups, X_hat, gamma_d = cache.groups, cache.X_hat, cache.gamma_d
         d_scale = group_sum(dV * X_hat, groups)  # of gamma gamma_d
         d_shift = group_sum(dV, groups)  # of beta + beta_d
@@ -142,6 +145,8 @@ class PartitionedNorm:
 
     def advance(self, params: Tree, cache: PartitionedNormCache) -> Tree:
         """Move the statistics of the scenarios that were normalised by their own rows.
+
+        See derivations 6.1c.
 
         M_d <- rho_m M_d + (1 - rho_m) mu_d, and the same for the variance.
         """

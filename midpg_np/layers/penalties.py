@@ -1,4 +1,4 @@
-"""L2 penalties: on the rows of a table that a batch reads, and on kernels (equations.md 2.8)."""
+"""L2 penalties: on the rows of a table that a batch reads, and on kernels (derivations 2.8)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class ReadRowsCache(NamedTuple):
 def penalise_rows(table: Array, ids: Array, weight: float) -> tuple[Array, ReadRowsCache]:
     """Return weight / 2 times the sum of T[id]^2 over all places that read the table.
 
+    See derivations 2.8a.
+
     A row that is read n times counts n times, and one that nobody reads does not count.
 
     Shapes
@@ -41,7 +43,10 @@ def penalise_rows(table: Array, ids: Array, weight: float) -> tuple[Array, ReadR
 
 
 def penalise_rows_backward(d_loss: Array | float, cache: ReadRowsCache) -> RowGradient:
-    """Return ``d_table``: the row T[v] gets weight T[v] from each place that reads it."""
+    """Return ``d_table``: the row T[v] gets weight T[v] from each place that reads it.
+
+    See derivations 2.8b.
+    """
     rows = cache.E * (d_loss * cache.weight)
     if is_on_host(rows):
         ids, sums = kernels.sum_by_id(cache.ids, rows)
@@ -52,13 +57,16 @@ def penalise_rows_backward(d_loss: Array | float, cache: ReadRowsCache) -> RowGr
 def penalise_kernel(
     W: Array, weight: float, centre: float = 0.0
 ) -> tuple[Array, tuple[Array, float]]:
-    """Return weight / 2 times the sum of (W - centre)^2; cached are W - centre and the weight."""
+    """Return weight / 2 times the sum of (W - centre)^2; cached are W - centre and the weight.
+
+    See derivations 2.8c.
+    """
     off = W - centre if centre else W
     return 0.5 * weight * (off * off).sum(), (off, weight)
 
 
 def penalise_kernel_backward(d_loss: Array | float, cache: tuple[Array, float]) -> Array:
-    """Return ``dW``."""
+    """Return ``dW`` (derivations 2.8d)."""
     off, weight = cache
     return off * (d_loss * weight)
 

@@ -1,4 +1,4 @@
-"""A layer whose inputs are pruned per example before they meet its weights (equations.md 8.1)."""
+"""A layer whose inputs are pruned per example before they meet its weights (derivations 8.1)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class PrunedInputCache(NamedTuple):
 def prune_last(H: Array, pi: Array) -> tuple[Array, PrunedInputCache]:
     """Multiply the last N columns of H by their factors and leave the others as they are.
 
+    See derivations 8.1a.
+
     Backward: d_pi = dy H and dH = dy pi on those columns, dH = dy on the others.
 
     Shapes
@@ -39,7 +41,7 @@ def prune_last(H: Array, pi: Array) -> tuple[Array, PrunedInputCache]:
 
 
 def prune_last_backward(dy: Array, cache: PrunedInputCache) -> tuple[Array, Array]:
-    """Return ``dH, d_pi``."""
+    """Return ``dH, d_pi`` (derivations 8.3c)."""
     n_plain = dy.shape[1] - cache.pi.shape[1]
     dy_last = dy[:, n_plain:]
     dH_last = dy_last * cache.pi
@@ -90,7 +92,7 @@ class PrunedLayer:
     def forward(
         self, params: Tree, H: Array, E_aw: Array, alpha: Any, sg: Stop, *, training: bool
     ) -> tuple[Array, PrunedLayerCache]:
-        """Return the pre-activation.
+        """Return the pre-activation (derivations 8.1a).
 
         Shapes
         ------
@@ -107,7 +109,7 @@ class PrunedLayer:
     def backward(
         self, dA: Array, cache: PrunedLayerCache, d_pi_extra: Array | None = None
     ) -> tuple[Array, Array, Tree]:
-        """Return ``dH, dE_aw`` and the gradients of all parameters.
+        """Return ``dH, dE_aw`` and the gradients of all parameters (derivations 8.3a, 8.3c, 8.3f).
 
         The factors have two readers if a regulariser sends ``d_pi_extra``; H always has two, the
         product and the pruner.

@@ -1,4 +1,4 @@
-"""Pruner: a factor per example and neuron that scales, removes or keeps it (equations.md 8.1, 8.3).
+"""Pruner: a factor per example and neuron that scales, removes or keeps it (derivations 8.1, 8.3).
 
 A threshold has no useful derivative, so "binarization", and "fusion" if asked, pass a gradient
 straight through it: the value is soft + sg(hard - soft), with sg the stop-gradient.  In floating
@@ -118,7 +118,7 @@ class Pruner:
     def forward(
         self, params: Tree, U: Array, alpha: Any, sg: Stop, *, training: bool
     ) -> tuple[Array, PrunerCache]:
-        """Return the factors.
+        """Return the factors (derivations 8.1b).
 
         Shapes
         ------
@@ -153,7 +153,7 @@ class Pruner:
         return is_kept.astype(v.dtype), 0.0  # also "soft" at inference
 
     def backward(self, d_pi: Array, cache: PrunerCache) -> tuple[Array, Tree]:
-        """Return ``dU`` and the gradients of kernel and bias."""
+        """Return ``dU`` and the gradients of kernel and bias (derivations 8.3d, 8.3e, 8.3f)."""
         scale = self.gain * cache.alpha
         if cache.slope is cache.is_kept and kernels.fuses(d_pi, cache.y, scale):
             dv_in = kernels.pruning_factors_backward(d_pi, cache.y, cache.is_kept, scale)

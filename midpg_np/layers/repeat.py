@@ -1,8 +1,9 @@
 """The repeat operator psi: from the core Q (d_r, d_c) to the weighting matrix S (d_m, d_n).
 
-Two layouts (equations.md 3.2).  Block: entry (i, j) copies Q[i // f_r, j // f_c].  Tile: entry
-(i, j) copies Q[i % d_r, j % d_c].  ``split_axis`` hides the difference from everything else: it
-cuts an axis into (group, member), where all members of a group copy the same core entry.
+Two layouts.  Block (derivations 3.2d): entry (i, j) copies Q[i // f_r, j // f_c].  Tile
+(derivations 3.2e): entry (i, j) copies Q[i % d_r, j % d_c].  ``split_axis`` hides the difference
+from everything else: it cuts an axis into (group, member), where all members of a group copy the
+same core entry.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ REPEAT_MODES = ("block", "tile")
 
 
 def split_axis(x: Array, axis: int, n_groups: int, mode: str) -> Array:
-    """Cut an axis of length n_groups * f into two: (n_groups, f).
+    """Cut an axis of length n_groups * f into two: (n_groups, f) (derivations 3.2d, 3.2e).
 
     Block: the members of group g are g*f ... g*f + f - 1.  Tile: they are g, g + n_groups, ...
     """
@@ -36,6 +37,8 @@ def merge_axis(x: Array, axis: int, mode: str) -> Array:
 def repeat(Q: Array, d_m: int, d_n: int, mode: str) -> Array:
     """Weighting matrix S = psi(Q): every core entry is copied f_r * f_c times.
 
+    See derivations 3.2d, 3.2e.
+
     Backward: dQ[r, c] is the sum (not the mean) of dS over the copies of entry (r, c).
 
     Shapes
@@ -51,6 +54,6 @@ def repeat(Q: Array, d_m: int, d_n: int, mode: str) -> Array:
 
 
 def repeat_backward(dS: Array, d_r: int, d_c: int, mode: str) -> Array:
-    """Return ``dQ`` (B, d_r, d_c)."""
+    """Return ``dQ`` (B, d_r, d_c) (derivations 3.4f)."""
     dS = split_axis(split_axis(dS, 2, d_c, mode), 1, d_r, mode)
     return dS.sum(axis=(2, 4))

@@ -33,7 +33,9 @@ def grouped_affine(
 ) -> tuple[Array, GroupedAffineCache]:
     """Affine map with weights by scenario: A_(d) = H_(d) W_d + b_d, rows sorted by scenario.
 
-    Backward (equations.md 2.7): dW_d = H_(d)^T dA_(d), db_d = colsum(dA_(d)),
+    See derivations 2.7a.
+
+    Backward (derivations 2.7b): dW_d = H_(d)^T dA_(d), db_d = colsum(dA_(d)),
     dH_(d) = dA_(d) W_d^T.
 
     Shapes
@@ -54,7 +56,7 @@ def grouped_affine(
 
 
 def grouped_affine_backward(dA: Array, cache: GroupedAffineCache) -> tuple[Array, Array, Array]:
-    """Return ``dH, dW, db``."""
+    """Return ``dH, dW, db`` (derivations 2.7b)."""
     H, W, groups = cache
     xp = get_xp(dA=dA, H=H)
     dtype = xp.result_type(dA, H, W)
@@ -76,7 +78,10 @@ class RowAffineCache(NamedTuple):
 
 
 def row_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, RowAffineCache]:
-    """Textbook form of ``grouped_affine``: A_i = H_i W_(s_i) + b_(s_i), row by row."""
+    """Textbook form of ``grouped_affine``: A_i = H_i W_(s_i) + b_(s_i), row by row.
+
+    See derivations 2.7a.
+    """
     xp = get_xp(H=H, W=W, b=b)
     group = xp.repeat(xp.arange(len(groups.present)), groups.counts)
     A = xp.einsum("bi,bio->bo", H, W[group]) + b[group]
@@ -84,7 +89,7 @@ def row_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, Row
 
 
 def row_affine_backward(dA: Array, cache: RowAffineCache) -> tuple[Array, Array, Array]:
-    """Return ``dH, dW, db``."""
+    """Return ``dH, dW, db`` (derivations 2.7b)."""
     xp = get_xp(dA=dA, H=cache.H)
     is_mine = (cache.group == xp.arange(cache.n_groups)[:, None]).astype(dA.dtype)  # (M, B)
     dH = xp.einsum("bo,bio->bi", dA, cache.W)
@@ -149,7 +154,7 @@ class ScenarioMLP:
         }
 
     def forward(self, params: Tree, H: Array, groups: Groups) -> tuple[Array, ScenarioMLPCache]:
-        """Return the output (B, d_m) of rows H (B, d_0) sorted by scenario."""
+        """Return the output (B, d_m) of rows H (B, d_0) sorted by scenario (derivations 2.7a)."""
         act = ACTIVATIONS[self.activation]
         affine_caches, pre_activations, activation_caches = [], [], []
         for name in self.layer_names:
@@ -165,7 +170,10 @@ class ScenarioMLP:
         )
 
     def backward(self, dy: Array, cache: ScenarioMLPCache) -> tuple[Array, Tree]:
-        """Return ``dH`` and the gradients; those of absent scenarios are exactly zero."""
+        """Return ``dH`` and the gradients; those of absent scenarios are exactly zero.
+
+        See derivations 2.7b.
+        """
         act, grads = ACTIVATIONS[self.activation], {}
         for i, name in reversed(list(enumerate(self.layer_names))):
             if name != self.layer_names[-1]:

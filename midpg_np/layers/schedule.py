@@ -1,4 +1,4 @@
-"""Linear schedule of a constant, driven by a counter of training steps (equations.md 8.1)."""
+"""Linear schedule of a constant, driven by a counter of training steps (derivations 8.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_STEPS = 2**24  # a counter in float32 cannot count further
 
 
 def linear_schedule(step: Array, start: float, end: float, n_steps: int) -> Array:
-    """Go from ``start`` to ``end`` in ``n_steps`` equal steps, and stay there.
+    """Go from ``start`` to ``end`` in ``n_steps`` equal steps, and stay there (derivations 8.1c).
 
     The counter is state without gradient, so there is no backward.
 

@@ -87,6 +87,8 @@ class SharedEmbeddings:
     ) -> tuple[Array, Array | None, SharedCache]:
         """Return m (B, q), the loss (None without ``with_loss``) and the cache.
 
+        See derivations 10.1b, 10.1c.
+
         "select" multiplies the rows of each scenario, which lie side by side, with its own A, even
         where the loss needs all of G as well: so training and prediction give the same bits.
 
@@ -115,7 +117,10 @@ class SharedEmbeddings:
     def backward(
         self, dm: Array, d_loss: Array | None, cache: SharedCache
     ) -> tuple[Array | None, Array, Tree]:
-        """Return ``dc`` (None if c is not read), ``dE`` and the gradients."""
+        """Return ``dc`` (None if c is not read), ``dE`` and the gradients.
+
+        See derivations 10.3g, 10.3h, 10.3i.
+        """
         if self.combine == "attention":
             d_alpha, dG = mixture_backward(dm, cache.combined)
             dc, dW, db = affine_backward(d_alpha, cache.gate)

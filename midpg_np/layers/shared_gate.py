@@ -1,4 +1,4 @@
-"""Gate of the shared stream, which may mix the experts of all scenarios (equations.md 5.1, 5.2)."""
+"""Gate of the shared stream, which may mix the experts of all scenarios (derivations 5.1, 5.2)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class SharedGate:
     def forward(
         self, params: Tree, G: Array, S: Array, groups: Groups
     ) -> tuple[Array, SharedGateCache]:
-        """Mix the experts for the shared stream.
+        """Mix the experts for the shared stream (derivations 5.1c, 5.2a).
 
         Shapes
         ------
@@ -95,7 +95,7 @@ class SharedGate:
         return g, SharedGateCache(None, c_affine, is_own, c_mixture)
 
     def backward(self, dg: Array, cache: SharedGateCache) -> tuple[Array, Array, Tree]:
-        """Return ``dG, dS`` and the gradients."""
+        """Return ``dG, dS`` and the gradients (derivations 5.3b, 5.3c)."""
         d_alpha, dS = mixture_backward(dg, cache.mixture)
         if cache.is_own is not None:
             d_alpha = d_alpha * cache.is_own
@@ -115,7 +115,7 @@ class OwnSharedGate(SharedGate):
     def forward(
         self, params: Tree, G: Array, S: Array, groups: Groups
     ) -> tuple[Array, SharedGateCache]:
-        """Mix each row's candidates, rows sorted by scenario.
+        """Mix each row's candidates, rows sorted by scenario (derivations 5.2a).
 
         Shapes
         ------
@@ -131,7 +131,10 @@ class OwnSharedGate(SharedGate):
         return g, SharedGateCache(c_specific, c_shared, None, c_mixture)
 
     def backward(self, dg: Array, cache: SharedGateCache) -> tuple[Array, Array, Tree]:
-        """Return ``dG, dS`` and the gradients; those of absent scenarios are exactly zero."""
+        """Return ``dG, dS`` and the gradients; those of absent scenarios are exactly zero.
+
+        See derivations 5.3b, 5.3c.
+        """
         d_alpha, dS = mixture_backward(dg, cache.mixture)
         widths = (self.candidates.n_specific, self.candidates.n_shared)
         d_alpha_k, d_alpha_s = concat_backward(d_alpha, widths)

@@ -1,4 +1,4 @@
-"""Sparsity regulariser: pulls the share of pruned neurons into an interval (equations.md 8.1, 8.3).
+"""Sparsity regulariser: pulls the share of pruned neurons into an interval (derivations 8.1, 8.3).
 
 Inside the interval there is no penalty.  The weight of the penalty grows with the distance, so it
 is quadratic, unless that weight is held constant.
@@ -65,7 +65,7 @@ class Sparsity:
         return 0.5 * (self.r_min + self.r_max)
 
     def forward(self, pi: Array, lambda_hat: Any, sg: Stop) -> tuple[Array, SparsityCache]:
-        """Return the penalty, a scalar.
+        """Return the penalty, a scalar (derivations 8.1d, 8.1e).
 
         Shapes
         ------
@@ -84,6 +84,8 @@ class Sparsity:
 
     def backward(self, d_loss: Any, cache: SparsityCache) -> Array:
         """Return ``d_pi``: the same for every factor of a group, also for factors of 0.
+
+        See derivations 8.3b.
 
         It is a view that stores one number per group.
         """

@@ -1,4 +1,4 @@
-"""Star topology: weights are a shared centre times what each scenario owns (equations.md 6.1)."""
+"""Star topology: weights are a shared centre times what each scenario owns (derivations 6.1)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StarAffineCache(NamedTuple):
 def star_affine(
     H: Array, W: Array, b: Array, W_d: Array, b_d: Array, groups: Groups, form: str = "grouped"
 ) -> tuple[Array, StarAffineCache]:
-    """A_(d) = H_(d) (W * W_d) + (b + b_d), rows sorted by scenario.
+    """A_(d) = H_(d) (W * W_d) + (b + b_d), rows sorted by scenario (derivations 6.1d).
 
     The product is formed for the M scenarios of the batch only.
 
@@ -49,7 +49,7 @@ def star_affine(
 def star_affine_backward(
     dA: Array, cache: StarAffineCache
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """Return ``dH, dW, db, dW_d, db_d`` (equations.md 6.3)."""
+    """Return ``dH, dW, db, dW_d, db_d`` (derivations 6.3a, 6.3b)."""
     dH, dW_star, db_star = AFFINE_FORMS[cache.form].backward(dA, cache.affine)
     dW = get_xp(dW_star).einsum("mio,mio->io", dW_star, cache.W_d)
     return dH, dW, db_star.sum(axis=0), times_to(dW_star, cache.W), db_star
@@ -121,7 +121,7 @@ class StarMLP:
         return params
 
     def forward(self, params: Tree, H: Array, groups: Groups) -> tuple[Array, StarMLPCache]:
-        """Return the output (B, d_m) of rows H (B, d_0) sorted by scenario."""
+        """Return the output (B, d_m) of rows H (B, d_0) sorted by scenario (derivations 6.1e)."""
         act = ACTIVATIONS[self.activation]
         affine_caches, pre_activations, activation_caches = [], [], []
         for name in self.layer_names:
@@ -138,7 +138,10 @@ class StarMLP:
         )
 
     def backward(self, dy: Array, cache: StarMLPCache) -> tuple[Array, Tree]:
-        """Return ``dH`` and the gradients; those of absent scenarios are exactly zero."""
+        """Return ``dH`` and the gradients; those of absent scenarios are exactly zero.
+
+        See derivations 6.3a, 6.3b.
+        """
         act, grads = ACTIVATIONS[self.activation], {}
         for i, name in reversed(list(enumerate(self.layer_names))):
             if name != self.layer_names[-1]:

@@ -1,4 +1,4 @@
-"""AdaSparse: a network whose neurons are scaled or removed per example (equations.md 8)."""
+"""AdaSparse: a network whose neurons are scaled or removed per example (derivations 8)."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ class AdaSparse:
         return {}
 
     def advance(self, params: Tree, cache: AdaSparseCache) -> Tree:
-        """Count a training step; alpha and lambda_hat follow from the count."""
+        """Count a training step; alpha and lambda_hat follow from the count (derivations 8.1c)."""
         return tree_set(params, "schedule.step", params["schedule"]["step"] + 1.0)
 
     def forward(
@@ -251,7 +251,10 @@ class AdaSparse:
         draws: Draws | None = None,
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, AdaSparseCache]:
-        """Return the logits (B,), in training also the auxiliary term "sparsity", and the cache."""
+        """Return the logits (B,), in training also the auxiliary term "sparsity", and the cache.
+
+        See derivations 8.1a.
+        """
         training = draws is not None
         sg = StopGradient(frozen, {})
         step = params["schedule"]["step"]
@@ -282,7 +285,7 @@ class AdaSparse:
     def _regulariser(
         self, step: Array, layers: dict[str, Any], sg: StopGradient
     ) -> tuple[Array, dict[str, SparsityCache]]:
-        """Return R_s, the mean over the pruned layers, and their caches."""
+        """Return R_s, the mean over the pruned layers, and their caches (derivations 8.1d)."""
         lambda_hat = linear_schedule(step, self.lambda_start, self.lambda_end, self.schedule_steps)
         total: Array = 0.0
         caches = {}
@@ -294,7 +297,7 @@ class AdaSparse:
         return total, caches
 
     def backward(self, d_output: ModelOutput, cache: AdaSparseCache) -> Tree:
-        """Return the gradient of every parameter."""
+        """Return the gradient of every parameter (derivations 8.3a, 8.3g)."""
         grads: Tree = {}
         dH, dE_aw = d_output.logit[:, None], None
         for name in reversed(self.shapes):

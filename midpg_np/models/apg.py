@@ -1,4 +1,4 @@
-"""APG: the weights of every hidden layer are generated per row, at low rank (equations.md 9)."""
+"""APG: the weights of every hidden layer are generated per row, at low rank (derivations 9)."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class APG:
         return ModelOutput(logit[:, 0], {}), cache
 
     def backward(self, d_output: ModelOutput, cache: APGCache) -> Tree:
-        """Return the gradient of every parameter.
+        """Return the gradient of every parameter (derivations 9.3a).
 
         E_aw is read by the backbone and by every generator, H by its layer and, with "self" and
         "mix", by that layer's generator as well.
@@ -222,7 +222,10 @@ class APG:
         return H if self.condition == "self" else concat([E_aw, H])[0]
 
     def _condition_backward(self, dz: Array, dH: Array) -> tuple[Array | None, Array]:
-        """Return the generators' share of ``dE_aw``, if any, and ``dH`` with their share added."""
+        """Return the generators' share of ``dE_aw``, if any, and ``dH`` with their share added.
+
+        See derivations 9.3g.
+        """
         if self.condition == "group":
             return dz, dH
         if self.condition == "self":

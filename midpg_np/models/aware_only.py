@@ -2,7 +2,7 @@
 
 With ``dwm_inputs="aw_only"`` all rows with the same scenario-aware codes v have the same core Q_v.
 So V_v = psi(Q_v) * W is formed once for all of them, and they go through a plain network with the
-weights V_v (equations.md 3.5).
+weights V_v (derivations 3.5).
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def context_networks(
 
 def context_weights(layer: ModulatedLayer, params: Tree, E_aw: Array) -> tuple[Array, Array]:
     """Return V_v = psi(Q_v) * W, inputs before outputs, and the bias, for each context v.
+
+    See derivations 3.5e.
 
     Shapes
     ------

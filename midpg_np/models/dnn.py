@@ -1,4 +1,4 @@
-"""DNN: one network for all scenarios, the scenario being one more field (equations.md 4)."""
+"""DNN: one network for all scenarios, the scenario being one more field (derivations 4)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class DNN:
         draws: Draws | None = None,
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, DNNCache]:
-        """Return the logits (B,) and the cache."""
+        """Return the logits (B,) and the cache (derivations 4a)."""
         X, c_embedding = self.embedding.forward(
             params["embedding"], batch.codes, last=True, keep=keep_of(draws)
         )
@@ -100,7 +100,7 @@ class DNN:
         return ModelOutput(z[:, 0], {}), DNNCache(X, c_embedding, c_mlp, {})
 
     def backward(self, d_output: ModelOutput, cache: DNNCache) -> Tree:
-        """Return the gradient of every parameter."""
+        """Return the gradient of every parameter (derivations 4b, 4c)."""
         dX, g_mlp = self.mlp.backward(d_output.logit[:, None], cache.mlp)
         return {"embedding": self.embedding.backward(dX, cache.embedding), "mlp": g_mlp}
 
@@ -109,7 +109,7 @@ class DNN:
         return {f"mlp.{path}": A for path, A in self.mlp.kinks(cache.mlp).items()}
 
     def count_params(self) -> ParamCount:
-        """Sum of (inputs + 1) x outputs over the layers."""
+        """Sum of (inputs + 1) x outputs over the layers (derivations 4d)."""
         kernels = mlp_multiply_adds(self.mlp.dims)
         biases = sum(self.mlp.dims[1:])
         return ParamCount(kernels + biases, 0, self.embedding.n_params, kernels)

@@ -1,4 +1,4 @@
-"""DPG: a network whose hidden layers are weighted per sample (equations.md 3.2, 3.4).
+"""DPG: a network whose hidden layers are weighted per sample (derivations 3.2, 3.4).
 
 MI-DPG without its regulariser: the serving path of MI-DPG is this file.
 """
@@ -79,7 +79,7 @@ class CoreAdjoint(NamedTuple):
 class DPG:
     """H^{l+1} = act((psi(Q^l_b) * W^l)^T H^l_b + b^l), Q^l generated from U^l = [E_aw, H^l].
 
-    The options are the choices that the paper leaves open (equations.md 3.8).
+    The options are the choices that the paper leaves open (derivations 3.8).
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ class DPG:
         frozen: Mapping[str, Array] | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, Any]:
-        """Return the logits (B,) and the cache, from what ``embed`` returns."""
+        """Return the logits (B,) and the cache, from what ``embed`` returns (derivations 3.2g)."""
         X = batch_last(inputs[0])
         E_aw = X[:, : self.dim_aware]
         sg = StopGradient(frozen, {})
@@ -315,7 +315,10 @@ class DPG:
     def network_backward(
         self, d_output: ModelOutput, cache: Any, workspace: Workspace | None = None
     ) -> tuple[tuple[Array, ...], Tree]:
-        """Return the adjoints of the inputs and the gradients of all but the tables."""
+        """Return the adjoints of the inputs and the gradients of all but the tables.
+
+        See derivations 3.4.
+        """
         dX, grads = self._network_backward(d_output.logit, cache, {}, None, workspace)
         return (dX,), grads
 
@@ -328,6 +331,8 @@ class DPG:
         workspace: Workspace | None,
     ) -> tuple[Array, Tree]:
         """Backward pass, given what a regulariser sends to the cores and to E_aw.
+
+        See derivations 3.4u, 3.4v.
 
         E_aw has up to three readers here: the backbone's input, every generator, and the matching
         pairs of the regulariser; ``dE_aw`` brings in the last.
@@ -349,7 +354,7 @@ class DPG:
         return dH, {name: grads[name] for name in self.layers} | g_head
 
     def _dwm_input(self, name: str, E_aw: Array, H: Array, sg: StopGradient) -> Array:
-        """U = [E_aw, what else the generator reads]."""
+        """U = [E_aw, what else the generator reads] (derivations 3.2a)."""
         if self.dwm_inputs == "aw_only":
             return E_aw
         h_part = H[:, self.dim_aware :] if self._is_deduplicated(name) else H
@@ -358,7 +363,10 @@ class DPG:
         return concat([E_aw, h_part])[0]
 
     def _dwm_input_backward(self, name: str, dU: Array, dH: Array) -> tuple[Array, Array]:
-        """Return the generator's share of ``dE_aw``, and ``dH`` with its share added."""
+        """Return the generator's share of ``dE_aw``, and ``dH`` with its share added.
+
+        See derivations 3.4o.
+        """
         if self.dwm_inputs == "aw_only":
             return dU, dH
         dE_aw, dh_part = concat_backward(dU, (self.dim_aware, dU.shape[1] - self.dim_aware))
@@ -400,7 +408,10 @@ def _weighting_backward(
     extra: CoreAdjoint | None,
     workspace: Workspace | None,
 ) -> tuple[Array, Tree]:
-    """Adjoint of a core with up to two readers: the modulated product and the regulariser."""
+    """Adjoint of a core with up to two readers: the modulated product and the regulariser.
+
+    See derivations 3.4i.
+    """
     if extra is None:
         return weighting.backward(dQ, cache, workspace=workspace)
     if extra.to_input:

@@ -1,4 +1,4 @@
-"""MI-DPG: DPG trained with a mutual-information regulariser (equations.md 3.3, 3.4)."""
+"""MI-DPG: DPG trained with a mutual-information regulariser (derivations 3.3, 3.4)."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class MIDPG(DPG):
         return (X, E_neg), cache._replace(shuffle=c_shuffle)
 
     def embed_backward(self, d_inputs: Sequence[Array], cache: EmbedCache) -> Tree:
-        """Return the gradient of the tables."""
+        """Return the gradient of the tables (derivations 3.4r, 3.4u, 3.4v)."""
         if cache.shuffle is not None:
             dX, dE_neg = d_inputs
             add_to_columns(dX, 0, shuffle_backward(dE_neg, cache.shuffle))
@@ -159,7 +159,10 @@ class MIDPG(DPG):
         frozen: Mapping[str, Array] | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, MIDPGCache]:
-        """Return the logits (B,), in training also the auxiliary term "mi", and the cache."""
+        """Return the logits (B,), in training also the auxiliary term "mi", and the cache.
+
+        See derivations 3.3c.
+        """
         X, *E_neg = inputs
         output, c_dpg = super().network(params, (X,), frozen, workspace)
         if not E_neg:
@@ -181,7 +184,10 @@ class MIDPG(DPG):
     def network_backward(
         self, d_output: ModelOutput, cache: MIDPGCache, workspace: Workspace | None = None
     ) -> tuple[tuple[Array, ...], Tree]:
-        """Return the adjoints of the inputs and the gradients of all but the tables."""
+        """Return the adjoints of the inputs and the gradients of all but the tables.
+
+        See derivations 3.4r.
+        """
         dE_aw, dE_neg = None, None
         d_cores: dict[str, CoreAdjoint] = {}
         g_discriminators = {}
@@ -222,7 +228,10 @@ class MIDPG(DPG):
         return sg(f"mi.{name}.signal", signal) if self.mi_grad_to == "disc" else signal
 
     def _core_adjoints(self, group: str, d_q: Array) -> dict[str, CoreAdjoint]:
-        """Cut the adjoint of a discriminator's signal into those of its layers."""
+        """Cut the adjoint of a discriminator's signal into those of its layers.
+
+        See derivations 3.4t.
+        """
         names = self._groups[group]
         parts, _ = split(d_q, [self._signal_width(name) for name in names])
         to_input = self.mi_grad_to == "all"

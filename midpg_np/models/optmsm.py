@@ -1,6 +1,6 @@
 """OptMSM, reconstructed: shared embeddings kept apart, a tower generated per scenario.
 
-The published equations were not available; these are this project's own (equations.md 10).
+The published equations were not available; these are this project's own (derivations 10).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class OptMSM:
     ingredients: specific and shared features, an encoding of the specific ones, a set of shared
     embeddings under an orthogonality constraint, their combination, and a hypernetwork by scenario
     in the prediction module.  How they are put together here, and every size, is our decision
-    (equations.md 10); results with this class are not results of the published model.
+    (derivations 10); results with this class are not results of the published model.
 
     The tower has one hidden layer, so there is no ``hidden`` here as in the other models.
 
@@ -207,7 +207,10 @@ class OptMSM:
         draws: Draws | None = None,
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, OptMSMCache]:
-        """Return the logits (B,), in training the orthogonality loss, and the cache."""
+        """Return the logits (B,), in training the orthogonality loss, and the cache.
+
+        See derivations 10.1a, 10.1g.
+        """
         codes, keep = batch.codes, keep_of(draws)
         groups: Any = None
         if self.routes_by_scenario:
@@ -232,7 +235,7 @@ class OptMSM:
         return ModelOutput(logit, {} if loss is None else {"orthogonality": loss}), cache
 
     def backward(self, d_output: ModelOutput, cache: OptMSMCache) -> Tree:
-        """Return the gradient of every parameter.
+        """Return the gradient of every parameter (derivations 10.3l).
 
         c has two readers, the tower and (with "attention") the weights w; E_sp has two with
         ``hyper_input="aware"``, the encoder and the hypernetwork.
@@ -266,7 +269,7 @@ class OptMSM:
         return {"encoder.b": cache.A_c} | {f"hypernetwork.{p}": A for p, A in inner.items()}
 
     def count_params(self) -> ParamCount:
-        """Count by drawing: the tree is the truth."""
+        """Count by drawing: the tree is the truth (derivations 10.4a)."""
         params = self.init(np.random.default_rng(0))
         embedding = tree_size(params.pop("embedding"))
         multiply_adds = self.dims_input[0] * self.dim_specific

@@ -1,4 +1,4 @@
-"""PEPNet: gates on the embeddings and on every hidden layer (equations.md 7)."""
+"""PEPNet: gates on the embeddings and on every hidden layer (derivations 7)."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class PEPNet:
         draws: Draws | None = None,
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, PEPNetCache]:
-        """Return the logits (B,) and the cache."""
+        """Return the logits (B,) and the cache (derivations 7.1b, 7.1c, 7.1d)."""
         sg, codes, groups = StopGradient(frozen, {}), batch.codes, None
         keep = keep_of(draws)
         if self.routes_by_scenario:  # sorting the codes sorts all that follows
@@ -230,7 +230,7 @@ class PEPNet:
         return ModelOutput(logit, {}), cache
 
     def backward(self, d_output: ModelOutput, cache: PEPNetCache) -> Tree:
-        """Return the gradient of every parameter.
+        """Return the gradient of every parameter (derivations 7.3e, 7.3f, 7.3g).
 
         X has three readers: the embeddings that are gated, the domain and the prior.
         """
@@ -254,7 +254,7 @@ class PEPNet:
         return kinks | {f"ppnet.{path}": A for path, A in tower.items()}
 
     def count_params(self) -> ParamCount:
-        """Count by drawing: the tree is the truth."""
+        """Count by drawing: the tree is the truth (derivations 7.4a, 7.4b)."""
         params = self.init(np.random.default_rng(0))
         embedding = tree_size(params.pop("embedding"))
         multiply_adds = self.epnet.multiply_adds + self.ppnet.multiply_adds

@@ -1,4 +1,4 @@
-"""PLE with one task per scenario: specific and shared experts, mixed by gates (equations.md 5)."""
+"""PLE with one task per scenario: specific and shared experts, mixed by gates (derivations 5)."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class PLE:
         draws: Draws | None = None,
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, PLECache]:
-        """Return the logits (B,) and the cache."""
+        """Return the logits (B,) and the cache (derivations 5.1d)."""
         groups = group_rows(batch.scenario, self.n_scenarios)
         keep = keep_of(draws)
         X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, keep=keep)
@@ -187,7 +187,7 @@ class PLE:
         return ModelOutput(z[groups.place, 0], {}), cache
 
     def backward(self, d_output: ModelOutput, cache: PLECache) -> Tree:
-        """Return the gradient of every parameter."""
+        """Return the gradient of every parameter (derivations 5.3a, 5.3f)."""
         groups, grads = cache.groups, {}
         dz = d_output.logit[groups.order][:, None]
         dG, grads["tower"] = self.tower.backward(dz, cache.tower)
@@ -212,7 +212,7 @@ class PLE:
         return kinks | {f"tower.{path}": A for path, A in inner.items()}
 
     def count_params(self) -> ParamCount:
-        """Count by drawing: the tree is the truth."""
+        """Count by drawing: the tree is the truth (derivations 5.5a)."""
         params = self.init(np.random.default_rng(0))
         embedding = tree_size(params.pop("embedding"))
         multiply_adds = sum(level.multiply_adds for level in self.levels.values())

@@ -53,7 +53,7 @@ class ModelCache(NamedTuple):
 
 
 class ParamCount(NamedTuple):
-    """Sizes of a model as equations.md section 12 counts them, embedding tables apart.
+    """Sizes of a model as derivations 12 counts them, embedding tables apart.
 
     Parameters
     ----------

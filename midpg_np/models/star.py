@@ -1,4 +1,4 @@
-"""STAR: a shared network times one per scenario, normalised by scenario (equations.md 6)."""
+"""STAR: a shared network times one per scenario, normalised by scenario (derivations 6)."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class STAR:
         draws: Draws | None = None,
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, STARCache]:
-        """Return the logits (B,) and the cache."""
+        """Return the logits (B,) and the cache (derivations 6.1f)."""
         is_training = draws is not None
         groups = group_rows(batch.scenario, self.n_scenarios)
         codes, keep = batch.codes[groups.order], keep_of(draws, groups.order)
@@ -210,7 +210,10 @@ class STAR:
         return ModelOutput(z[:, 0][groups.place], {}), cache
 
     def backward(self, d_output: ModelOutput, cache: STARCache) -> Tree:
-        """Return the gradient of every parameter; moving statistics have none."""
+        """Return the gradient of every parameter; moving statistics have none.
+
+        See derivations 6.3h.
+        """
         grads: Tree = {}
         dz = d_output.logit[cache.groups.order][:, None]
         dX, grads["star"] = self.star.backward(dz, cache.star)
@@ -238,7 +241,10 @@ class STAR:
         return kinks
 
     def count_params(self) -> ParamCount:
-        """Count by drawing: the tree is the truth.  The scenario's own embedding is counted."""
+        """Count by drawing: the tree is the truth.  The scenario's own embedding is counted.
+
+        See derivations 6.4a.
+        """
         params = self.init(np.random.default_rng(0))
         embedding, state = tree_size(params.pop("embedding")), self._n_state(params)
         multiply_adds = mlp_multiply_adds(self.star.dims)

@@ -62,6 +62,8 @@ def corrections(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a_t and e_t for all t up to ``step`` or beyond, float64, indexed by t.
 
+    See derivations 2.6c, 2.6d.
+
     Shapes
     ------
     a, e : (T + 1,)
@@ -141,7 +143,7 @@ class StepClock:
 
 
 def accumulate(m: Array, v: Array, g: Array, sizes: StepSizes, scratch: Array) -> None:
-    """Add a gradient to moments that have decayed, in place."""
+    """Add a gradient to moments that have decayed, in place (derivations 2.6b)."""
     xp = get_xp(m=m, v=v, g=g)
     xp.multiply(g, 1.0 - sizes.beta1, out=scratch)
     m += scratch
@@ -151,7 +153,10 @@ def accumulate(m: Array, v: Array, g: Array, sizes: StepSizes, scratch: Array) -
 
 
 def displace(m: Array, v: Array, a: float | Array, e: float | Array, out: Array) -> None:
-    """Write ``a m / (sqrt(v) + e)`` to ``out``; ``a`` and ``e`` are scalars or columns."""
+    """Write ``a m / (sqrt(v) + e)`` to ``out``; ``a`` and ``e`` are scalars or columns.
+
+    See derivations 2.6c.
+    """
     xp = get_xp(m=m, v=v)
     xp.sqrt(v, out=out)
     out += e

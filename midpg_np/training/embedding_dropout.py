@@ -1,4 +1,4 @@
-"""Masks for the dropout on the embeddings, the same for every model (equations.md 2.8).
+"""Masks for the dropout on the embeddings, the same for every model (derivations 2.8).
 
 The mask of step t is drawn from the t-th child of the fourth stream of the seed.  So it depends on
 the seed and the step alone: there is nothing to save for an interrupted run, and two models that

@@ -5,7 +5,7 @@
 
 The first counts what the batch reads, so neither it nor its gradient depends on the size of a
 vocabulary, and rows may be deferred (``row_adam``).  Both read parameters alone and not what
-dropout left of them (equations.md 2.8).
+dropout left of them (derivations 2.8).
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ def training_step(
 ) -> StepResult:
     """Differentiate L = CE + sum over auxiliary terms of weight * term; nothing is changed.
 
+    See derivations 3.3c, 10.1g.
+
     With ``tiles``, models that offer ``embed`` and ``network`` do it tile by tile; the result is
     the same to rounding, and has no cache if the batch is larger than a tile.  With a ``penalty``
     L has one term more, "l2", which sees parameters alone and so neither tiles nor draws.

@@ -73,7 +73,8 @@ class FitResult:
         Parameters of the best validation (without validation: the last), NumPy.
     history : list of dict
         One record per validation: epoch, step, rows, train_loss and its terms, valid_auc,
-        valid_macro_auc, valid_logloss, is_best, seconds.
+        valid_macro_auc, valid_logloss, valid_scenarios (auc and logloss by scenario), is_best,
+        seconds.
     best_epoch, best_step : int
         When the returned parameters were reached.
     n_steps : int
@@ -286,6 +287,10 @@ class Trainer:
                 "valid_auc": metrics.auc,
                 "valid_macro_auc": metrics.macro_auc,
                 "valid_logloss": metrics.logloss,
+                "valid_scenarios": {
+                    part.name: {"auc": part.auc, "logloss": part.logloss}
+                    for part in metrics.scenarios
+                },
             }
         record["is_best"] = self.valid is None or _is_better(record, state.best_record)
         record["seconds"] = round(self._seconds(), 3)

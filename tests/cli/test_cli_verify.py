@@ -63,7 +63,7 @@ def test_a_wrong_dump(folder):
     assert "First value" not in found.out
     found = midpg("verify", "diagnose", *files)
     assert (found.code, found.err) == (1, "")
-    assert f"The mistake:\n  {MISTAKE} (equations.md 3.4; dpg, midpg)\n" in found.out
+    assert f"The mistake:\n  {MISTAKE} (derivations 3.4; dpg, midpg)\n" in found.out
     assert f"    fix:   {MISTAKES[MISTAKE].fix}" in found.out
 
 
@@ -103,7 +103,7 @@ def test_names_and_ignore(folder, tmp_path):
 def test_mistakes():
     everything = midpg("verify", "mistakes")
     assert everything.code == 0
-    assert all(f"  {name} (equations.md" in everything.out for name in MISTAKES)
+    assert all(f"  {name} (derivations" in everything.out for name in MISTAKES)
     listed = json.loads(midpg("verify", "mistakes", "star", "--json").out)
     assert [entry["name"] for entry in listed] == [m.name for m in mistakes_of("star")]
     assert "Did you mean 'star'?" in one_sentence(midpg("verify", "mistakes", "starr"))

@@ -45,7 +45,7 @@ def test_the_whole_grid(rows):
 
 
 def test_sizes_and_parameters_of_the_paper(rows):
-    """The parameters are those of the table of sizes and costs (equations.md 12)."""
+    """The parameters are those of the table of sizes and costs (derivations 12)."""
     assert Point(8, 4, 2).size == 1 / 16
     found = {
         (s.method, s.point): s.serving

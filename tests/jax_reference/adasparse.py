@@ -1,4 +1,4 @@
-"""AdaSparse in JAX, from equations.md section 8.1."""
+"""AdaSparse in JAX, from derivations 8.1."""
 
 from __future__ import annotations
 

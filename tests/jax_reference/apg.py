@@ -1,4 +1,4 @@
-"""APG in JAX, from equations.md section 9.1: a core per row between two shared factors."""
+"""APG in JAX, from derivations 9.1: a core per row between two shared factors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several of the models in JAX are built from (equations.md 2).
+"""What several of the models in JAX are built from (derivations 2).
 
 Every forward pass is written as the equations have it, every gradient is JAX's own.  Nothing here
 knows the package: parameters are nested dictionaries of arrays.  ``tap(name, x)`` is called on

@@ -1,4 +1,4 @@
-"""DPG in JAX, from equations.md section 3.2: every weighting matrix is built."""
+"""DPG in JAX, from derivations 3.2: every weighting matrix is built."""
 
 from __future__ import annotations
 

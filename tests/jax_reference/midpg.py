@@ -1,4 +1,4 @@
-"""MI-DPG in JAX, from equations.md sections 3.2 and 3.3: DPG and a regulariser."""
+"""MI-DPG in JAX, from derivations 3.2 and 3.3: DPG and a regulariser."""
 
 from __future__ import annotations
 

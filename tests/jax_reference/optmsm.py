@@ -1,4 +1,4 @@
-"""OptMSM (the reconstruction) in JAX, from equations.md section 10.1."""
+"""OptMSM (the reconstruction) in JAX, from derivations 10.1."""
 
 from __future__ import annotations
 

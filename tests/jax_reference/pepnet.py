@@ -1,4 +1,4 @@
-"""PEPNet in JAX, from equations.md section 7.1."""
+"""PEPNet in JAX, from derivations 7.1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PLE in JAX, from equations.md section 5.1: all rows pass all experts and gates."""
+"""PLE in JAX, from derivations 5.1: all rows pass all experts and gates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""STAR in JAX, from equations.md section 6.1."""
+"""STAR in JAX, from derivations 6.1."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_a_weighting_of_ones_is_a_plain_layer(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_one_core_row_is_an_output_gate(form):
-    """equations.md 3.8, row 1: d_r = d_k = 1, d_c = d_n."""
+    """derivations 3.8, row 1: d_r = d_k = 1, d_c = d_n."""
     q = generator(3).random((5, 8))
     np.testing.assert_allclose(product(form, q[:, None, :]), q * (H @ W), rtol=0, atol=1e-13)
 

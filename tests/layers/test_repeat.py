@@ -30,7 +30,7 @@ def test_tile_by_hand():
 
 
 def core_index(mode, i, d, f):
-    """r(i): which core entry entry i copies (equations.md 3.2)."""
+    """r(i): which core entry entry i copies (derivations 3.2)."""
     return i // f if mode == "block" else i % d
 
 

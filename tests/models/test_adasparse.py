@@ -33,7 +33,7 @@ def gradients(model, params, batch, d_logit, d_sparsity):
 @pytest.mark.parametrize("prune_input", ["all", "agnostic_only", "none"])
 @pytest.mark.parametrize("prune", ["scaling", "fusion"])
 def test_silent_pruners_make_a_plain_network(prune, prune_input):
-    """equations.md 11: Q = q = 0 and beta 2 give pi = 1, the DNN's network, to the bit."""
+    """derivations 11: Q = q = 0 and beta 2 give pi = 1, the DNN's network, to the bit."""
     model, params, batch = setting(prune=prune, beta=2.0, prune_input=prune_input)
     for name in model.layers:
         params[name]["pruner"] = tree_map(np.zeros_like, params[name]["pruner"])
@@ -52,7 +52,7 @@ def test_silent_pruners_make_a_plain_network(prune, prune_input):
 
 
 def test_scaling_is_an_input_gate_of_dpg():
-    """equations.md 11: d_c = d_k = 1, d_r = d_m, linear generators, beta = rho."""
+    """derivations 11: d_c = d_k = 1, d_r = d_m, linear generators, beta = rho."""
     shape = {"hidden": (12,), "prune": "scaling", "beta": 1.7}
     model, params, batch = setting(**shape)
     dpg = small_model(

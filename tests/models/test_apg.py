@@ -19,7 +19,7 @@ from midpg_np.checks import perturbed_params
 from midpg_np.models import APG, make_model
 from midpg_np.tree import tree_astype, tree_flatten, tree_map, tree_size
 
-# equations.md 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
+# derivations 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
 SPECIFIED = {"vocab_sizes": (10,) * 16, "n_aware": 2, "n_scenarios": 10}
 APG_NAMES = [name for name, (kind, _) in SMALL_MODELS.items() if kind == "apg"]
 
@@ -40,7 +40,7 @@ def logits(model, params, batch):
 @pytest.mark.parametrize("condition", ["group", "self", "mix"])
 @pytest.mark.parametrize("form", ["grouped", "textbook"])
 def test_with_the_core_at_the_identity_it_is_a_plain_network(form, condition, over_rank):
-    """equations.md 11: generator kernel 0, its bias vec(I), U V = W^T, which needs K >= rank W."""
+    """derivations 11: generator kernel 0, its bias vec(I), U V = W^T, which needs K >= rank W."""
     options = {"condition": condition, "form": form, "rank": 6, "over_rank": over_rank}
     model, params, batch = setting(**options)
     dnn = small_model("dnn")
@@ -102,7 +102,7 @@ def test_with_group_rows_of_the_same_context_share_their_cores():
 
 
 def test_the_whole_model_by_its_definition():
-    """equations.md 9.1 for one row after the other, default options."""
+    """derivations 9.1 for one row after the other, default options."""
     model, params, batch = setting()
     offsets, want = np.array([0, 3, 8]), []  # vocabularies of 3, 5 and 4
     for codes in batch.codes:
@@ -204,7 +204,7 @@ def test_parameter_counts(options, serving, training_only, multiply_adds):
 
 
 def test_the_formula_of_the_sizes():
-    """equations.md 9.4, layer by layer."""
+    """derivations 9.4, layer by layer."""
     K, P, d_z = 8, 64, 16
     total = serving = 33
     for I, O in ((128, 128), (128, 64), (64, 32)):  # noqa: E741

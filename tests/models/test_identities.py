@@ -1,4 +1,4 @@
-"""Identities of equations.md 3.8, and the known floor of the regulariser, reached by training."""
+"""Identities of derivations 3.8, and the known floor of the regulariser, reached by training."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ from midpg_np.tree import tree_copy, tree_flatten, tree_unflatten
 
 
 def mutual_information_floor(p):
-    """Smallest loss if context and signal both tell the scenario exactly (equations.md 3.3)."""
+    """Smallest loss if context and signal both tell the scenario exactly (derivations 3.3)."""
     return (p * np.log1p(p)).sum() - (p**2 * np.log(p / (1 + p))).sum()
 
 

@@ -10,7 +10,7 @@ from midpg_np.checks import expect_close, perturbed_params
 from midpg_np.models import ModelOutput, make_model
 from midpg_np.tree import tree_flatten, tree_map
 
-# equations.md 12: 2 aware and 14 agnostic fields of width 8, ten scenarios.
+# derivations 12: 2 aware and 14 agnostic fields of width 8, ten scenarios.
 SPECIFIED = {"vocab_sizes": (10,) * 16, "n_aware": 2, "n_scenarios": 10}
 N_THETA = (32 + 32 + 1) * 32 + 32 + 1
 
@@ -22,7 +22,7 @@ def setting(seed=1, **options):
 
 @pytest.mark.parametrize("hyper", ["full", "low_rank"])
 def test_without_codes_and_with_equal_embeddings_it_is_a_dnn(hyper):
-    """equations.md 10.4: Z = 0, A_k = A, and a large enough that a ReLU would not cut m.
+    """derivations 10.4: Z = 0, A_k = A, and a large enough that a ReLU would not cut m.
 
     The first layer of the DNN is the encoder and A side by side, each on its own fields.
     """

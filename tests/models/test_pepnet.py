@@ -16,7 +16,7 @@ EVERY_FORM = [
     for towers in ("shared", "per_scenario")
     for ep_input in ("all", "agnostic")
 ]
-# equations.md 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
+# derivations 12: 2 aware and 14 agnostic fields of width 8, hidden 128, 64, 32.
 SPECIFIED = {"vocab_sizes": (10,) * 16, "n_aware": 2, "n_scenarios": 10}
 PRIOR = {"prior_fields": (2, 3, 4, 5)}
 
@@ -40,7 +40,7 @@ def silenced(params, *beginnings):
     return tree_unflatten(leaves)
 
 
-# --- equations.md 11: reductions -----------------------------------------------------------------
+# --- derivations 11: reductions -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", EVERY_FORM, ids=str)
@@ -138,12 +138,12 @@ def same_as_dpg(gate, gate_at, variant, row_divisor, col_divisor):
 
 
 def test_a_gate_on_the_outputs_is_a_core_of_one_row():
-    """equations.md 11: d_r = d_k = 1, d_c = d_n, with ReLU and a modulated bias."""
+    """derivations 11: d_r = d_k = 1, d_c = d_n, with ReLU and a modulated bias."""
     same_as_dpg("gate_1", "hidden_output", "c", row_divisor=6, col_divisor=1)
 
 
 def test_a_gate_on_the_inputs_is_a_core_of_one_column():
-    """equations.md 11: d_c = d_k = 1, d_r = d_m."""
+    """derivations 11: d_c = d_k = 1, d_r = d_m."""
     same_as_dpg("gate_0", "layer_input", "r", row_divisor=1, col_divisor=12)
 
 
@@ -298,7 +298,7 @@ def test_parameter_counts_of_the_specification(options, serving, multiply_adds):
 
 @pytest.mark.parametrize("options", EVERY_FORM, ids=str)
 def test_the_formula_for_the_number_of_parameters(options):
-    """equations.md 7.4."""
+    """derivations 7.4."""
     model = small_model("pepnet", **options)
     d_0, d_dom, d_prior, u, n = 6, 4, 2, 3, (12, 6)
     T = 4 if options["towers"] == "per_scenario" else 1

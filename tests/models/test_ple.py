@@ -55,7 +55,7 @@ def with_the_weights_of(dnn_params, model, params):
 @pytest.mark.parametrize("form", ["grouped", "textbook"])
 @pytest.mark.parametrize("expert_layers", [(1, 1), (2,), (1, 1, 1)])
 def test_one_scenario_and_no_shared_expert_is_a_dnn(expert_layers, form):
-    """equations.md 11: the concatenation of its experts and tower, gradients included."""
+    """derivations 11: the concatenation of its experts and tower, gradients included."""
     one = {"n_scenarios": 1, "n_shared": 0, "expert_layers": expert_layers, "form": form}
     model, dnn = small_model("ple", **one), small_model("dnn", hidden=(5, 7, 8))
     dnn_params = perturbed_params(dnn, generator(1))
@@ -225,7 +225,7 @@ def test_every_specific_expert_learns():
     ],
 )
 def test_counts(options, expected):
-    """equations.md 5.5, and the sum over the tree."""
+    """derivations 5.5, and the sum over the tree."""
     model = make_model("ple", **FULL_WIDTH, **options)
     D, m_k, m_s, bias = 10, model.n_specific, model.n_shared, int(model.gate_bias)
     total, J = 0, len(model.levels)

@@ -1,7 +1,7 @@
 """Every model agrees with its PyTorch version in values, intermediates, gradients and steps.
 
-The reference (``tests/torch_reference``, one file per model) is written from equations.md, in its
-most literal form, and differentiated by autograd.
+The reference (``tests/torch_reference``, one file per model) is written from docs/derivations, in
+its most literal form, and differentiated by autograd.
 """
 
 from dataclasses import asdict

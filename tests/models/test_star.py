@@ -1,4 +1,4 @@
-"""STAR: what it becomes at special settings, sizes and options (equations.md 6, 11, 12)."""
+"""STAR: what it becomes at special settings, sizes and options (derivations 6, 11, 12)."""
 
 from dataclasses import asdict
 
@@ -127,7 +127,7 @@ def test_parameter_counts(options, serving, state, multiply_adds):
 
 
 def test_the_formula_of_the_parameter_count():
-    """equations.md 6.4, at sizes that are all different."""
+    """derivations 6.4, at sizes that are all different."""
     D, d_0, d_e, a, n = 3, 15, 2, 7, (6, 4)
     model = make_model(
         "star",

@@ -1,4 +1,4 @@
-"""STAR: moving statistics and all else that training steps change (equations.md 6.1)."""
+"""STAR: moving statistics and all else that training steps change (derivations 6.1)."""
 
 from dataclasses import asdict
 from types import SimpleNamespace

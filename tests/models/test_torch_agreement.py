@@ -1,6 +1,6 @@
 """DNN, DPG and MI-DPG agree with their PyTorch versions: values, intermediates and gradients.
 
-The reference (``tests/torch_reference``) is written from equations.md and differentiated by
+The reference (``tests/torch_reference``) is written from docs/derivations and differentiated by
 autograd, so a mistake in the mathematics would have to be made twice, in two forms, to go unseen.
 """
 
@@ -32,7 +32,7 @@ from torch_reference.comparison import (  # noqa: E402
     reference_step,
 )
 
-TOLERANCE = 1e-12  # of the largest entry, as in equations.md 13.2
+TOLERANCE = 1e-12  # of the largest entry, as in derivations 13.2
 
 # Widths 20 -> 12 -> 8: divisors 4 and 2 fit every axis in both layouts of W, and no W is square.
 SIZES = {

@@ -1,4 +1,4 @@
-"""AdaSparse: every option of equations.md 8.2."""
+"""AdaSparse: every option of derivations 8.2."""
 
 import numpy as np
 

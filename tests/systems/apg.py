@@ -1,4 +1,4 @@
-"""APG: the options of equations.md 9.2, and the shapes of its layers."""
+"""APG: the options of derivations 9.2, and the shapes of its layers."""
 
 import numpy as np
 

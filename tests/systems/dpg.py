@@ -1,4 +1,4 @@
-"""DPG: options of equations.md 3.8 that concern the weighting."""
+"""DPG: options of derivations 3.8 that concern the weighting."""
 
 from systems.system import System
 

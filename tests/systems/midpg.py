@@ -1,4 +1,4 @@
-"""MI-DPG: the options of DPG and those of the regulariser (equations.md 3.8)."""
+"""MI-DPG: the options of DPG and those of the regulariser (derivations 3.8)."""
 
 from systems.dpg import MODULATED, SMALL, repair
 from systems.system import System

@@ -1,4 +1,4 @@
-"""OptMSM, reconstructed: options of equations.md 10.2."""
+"""OptMSM, reconstructed: options of derivations 10.2."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""PEPNet: the options of equations.md 7.2."""
+"""PEPNet: the options of derivations 7.2."""
 
 import numpy as np
 

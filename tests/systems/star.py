@@ -1,4 +1,4 @@
-"""STAR: options of equations.md 6.2."""
+"""STAR: options of derivations 6.2."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""AdaSparse in PyTorch, from equations.md section 8.1.
+"""AdaSparse in PyTorch, from derivations 8.1.
 
 ``trace`` receives every quantity of the definition under its name, and "layer_1.y", ...: the soft
 values without their gain.

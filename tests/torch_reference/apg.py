@@ -1,4 +1,4 @@
-"""APG in PyTorch, from equations.md section 9: one row after the other, by column vectors.
+"""APG in PyTorch, from derivations 9: one row after the other, by column vectors.
 
 ``trace`` receives every quantity of the definition under its name, and of each layer what its other
 form builds on the way: "layer_1.US" and "layer_1.T", the product of all three factors.

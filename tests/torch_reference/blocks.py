@@ -1,4 +1,4 @@
-"""Building blocks of the PyTorch reference, from equations.md sections 2 and 3.
+"""Building blocks of the PyTorch reference, from derivations 2 and 3.
 
 Only forward passes, in the definitional form: every weighting matrix is built, every gradient comes
 from autograd.  Nothing here knows the package; parameters are nested dictionaries of tensors.

@@ -1,4 +1,4 @@
-"""Weights by scenario in PyTorch, from equations.md section 2.7: row after row."""
+"""Weights by scenario in PyTorch, from derivations 2.7: row after row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DNN in PyTorch, from equations.md section 4."""
+"""DNN in PyTorch, from derivations 4."""
 
 from __future__ import annotations
 

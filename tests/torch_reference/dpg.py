@@ -1,4 +1,4 @@
-"""DPG in PyTorch, from equations.md section 3.2.
+"""DPG in PyTorch, from derivations 3.2.
 
 ``trace`` receives the named intermediates: "X", "E_aw", "layer_1.U", "layer_1.Q", ...
 """

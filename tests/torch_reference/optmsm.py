@@ -1,4 +1,4 @@
-"""OptMSM (the reconstruction) in PyTorch, from equations.md section 10: row by row, map by map.
+"""OptMSM (the reconstruction) in PyTorch, from derivations 10: row by row, map by map.
 
 ``trace`` receives every quantity of the definition under its name, and what other ways to compute
 it build: weights of the scenarios present, or what each row of Omega makes of a layer's input.

@@ -1,4 +1,4 @@
-"""PEPNet in PyTorch, from equations.md section 7: every row meets the gates of all towers.
+"""PEPNet in PyTorch, from derivations 7: every row meets the gates of all towers.
 
 With towers per scenario a gate puts out T blocks side by side and the row's own is cut out.
 ``trace`` receives every quantity of the definition under its name.

@@ -1,4 +1,4 @@
-"""PLE in PyTorch, from equations.md section 5: every stream of every scenario for all rows.
+"""PLE in PyTorch, from derivations 5: every stream of every scenario for all rows.
 
 ``trace`` receives every quantity of the definition under its name, and beside them what other ways
 to compute it build (``ple_parts.py``).

@@ -1,4 +1,4 @@
-"""What PLE builds on the way when it is computed otherwise (equations.md 5.4): stacks and picks.
+"""What PLE builds on the way when it is computed otherwise (derivations 5.4): stacks and picks.
 
 All of it is put together from named quantities; nothing is computed from it.
 """

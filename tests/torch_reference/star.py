@@ -1,4 +1,4 @@
-"""STAR in PyTorch, from equations.md 6.1 and 6.2: scenario after scenario, row after row.
+"""STAR in PyTorch, from derivations 6.1 and 6.2: scenario after scenario, row after row.
 
 ``trace`` receives every quantity of the definition under its name.
 """

@@ -26,7 +26,11 @@ def test_it_learns_and_returns_the_parameters_of_the_best_validation():
     assert max(aucs) > 0.75
     best = int(np.argmax(aucs))
     assert result.best_epoch == result.history[best]["epoch"]
-    assert evaluate(toy_model(), result.params, valid).auc == aucs[best]
+    metrics = evaluate(toy_model(), result.params, valid)
+    assert metrics.auc == aucs[best]
+    assert result.history[best]["valid_scenarios"] == {
+        part.name: {"auc": part.auc, "logloss": part.logloss} for part in metrics.scenarios
+    }
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
     json.dumps(result.history)
     assert all(leaf.dtype == np.float32 for _, leaf in tree_items(result.params))

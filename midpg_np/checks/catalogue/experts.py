@@ -1,4 +1,4 @@
-"""Cases of experts, gates and extraction levels (equations.md 5)."""
+"""Cases of experts, gates and extraction levels (derivations 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases of gates that multiply embeddings and hidden vectors (equations.md 7)."""
+"""Cases of gates that multiply embeddings and hidden vectors (derivations 7)."""
 
 from __future__ import annotations
 

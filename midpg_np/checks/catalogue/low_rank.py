@@ -1,4 +1,4 @@
-"""Cases of the generated low-rank layer (equations.md 9)."""
+"""Cases of the generated low-rank layer (derivations 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases of what prunes neurons per example and of its regulariser (equations.md 8)."""
+"""Cases of what prunes neurons per example and of its regulariser (derivations 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases of the layers of OptMSM (equations.md 10)."""
+"""Cases of the layers of OptMSM (derivations 10)."""
 
 from __future__ import annotations
 

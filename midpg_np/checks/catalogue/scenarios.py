@@ -1,4 +1,4 @@
-"""Cases of what routes rows by scenario or mixes experts (equations.md 2.4 and 2.7)."""
+"""Cases of what routes rows by scenario or mixes experts (derivations 2.4 and 2.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases of partitioned normalisation, star topology and auxiliary network (equations.md 6)."""
+"""Cases of partitioned normalisation, star topology and auxiliary network (derivations 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases of the dynamic weighting and its regulariser (equations.md 3)."""
+"""Cases of the dynamic weighting and its regulariser (derivations 3)."""
 
 from __future__ import annotations
 

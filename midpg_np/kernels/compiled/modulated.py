@@ -1,6 +1,6 @@
 """The modulated product as loops that meet every weight once and build no array between.
 
-A_jb = sum_i Q_r(i),c(j),b W_ij H_ib (equations.md 3.2, 3.4).  The inputs of a row group and the
+A_jb = sum_i Q_r(i),c(j),b W_ij H_ib (derivations 3.2, 3.4).  The inputs of a row group and the
 outputs of a column group share the entry q = Q_rc, so a block of F inputs and J outputs costs
 F J + J multiplications per sample: z_j = sum_i W_ij H_i first, then A_j += q z_j.  The compiler
 knows F and J, and keeps a block's weights in registers while it runs over the samples.

@@ -15,7 +15,7 @@ RANDOM_PREDICTIONS = "predictions are random: a second one differs. {}"
 def prediction_problems(
     predict: Predict, inputs: Mapping[str, Any], tolerance: float, advice: str
 ) -> list[str]:
-    """Say whether a prediction depends on anything but its row (equations.md 11).
+    """Say whether a prediction depends on anything but its row (derivations 11).
 
     Parameters
     ----------

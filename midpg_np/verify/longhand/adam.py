@@ -1,4 +1,4 @@
-"""The step of the optimiser that a case holds (equations.md 2.6)."""
+"""The step of the optimiser that a case holds (derivations 2.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of AdaSparse: schedule, threshold, sparsity regulariser (equations.md 8)."""
+"""Rules of AdaSparse: schedule, threshold, sparsity regulariser (derivations 8)."""
 
 from __future__ import annotations
 

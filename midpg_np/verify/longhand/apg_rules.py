@@ -1,4 +1,4 @@
-"""Rules of a layer with a low-rank map per row (equations.md 9.3)."""
+"""Rules of a layer with a low-rank map per row (derivations 9.3)."""
 
 from __future__ import annotations
 

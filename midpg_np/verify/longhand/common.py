@@ -19,11 +19,11 @@ from midpg_np.verify.longhand.rules import (
 
 def write_embedding(do: Sheet, model: Any) -> str:
     """X: the embeddings of all fields side by side."""
-    do("rows", table_rows(model.embedding.offsets), "codes", eq="2.1")
-    return do("X", LOOKUP, "embedding.table", "rows", eq="2.1")
+    do("rows", table_rows(model.embedding.offsets), "codes", eq="2.1a")
+    return do("X", LOOKUP, "embedding.table", "rows", eq="2.1a")
 
 
-def write_mlp(do: Sheet, prefix: str, params: str, mlp: MLP, x: str, eq: str = "2.2") -> str:
+def write_mlp(do: Sheet, prefix: str, params: str, mlp: MLP, x: str, eq: str = "2.2d") -> str:
     """Write the pre-activations ``prefix.A_1, ...`` and activations ``prefix.H_1, ...``.
 
     The last affine map has no activation; it is called ``prefix.output``.
@@ -43,9 +43,9 @@ def write_loss(do: Sheet, model: Any, z: str, auxiliary: tuple[str, ...] = ()) -
     ``auxiliary`` names the terms of ``model.auxiliary_weights``, in its order.
     """
     do("logit", FIRST_COLUMN, z)
-    do("ce", CROSS_ENTROPY, "logit", "label", eq="2.5")
+    do("ce", CROSS_ENTROPY, "logit", "label", eq="2.5a")
     weights = [1.0, *model.auxiliary_weights.values()] if auxiliary else [1.0]
-    do("loss", weighted_sum(weights), "ce", *auxiliary, eq="3.3 (8)")
+    do("loss", weighted_sum(weights), "ce", *auxiliary, eq="3.3c (8)")
 
 
 def finish(do: Sheet, model: Any) -> Calculation:

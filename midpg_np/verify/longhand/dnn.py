@@ -1,4 +1,4 @@
-"""DNN in full (equations.md 4)."""
+"""DNN in full (derivations 4)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ def dnn(model: DNN, *, training: bool = True) -> Calculation:
     """Write out a step: X, then A_l and H_l layer by layer, the logit, the loss."""
     do = Sheet()
     X = write_embedding(do, model)
-    z = write_mlp(do, "mlp", "mlp", model.mlp, X, eq="4")
+    z = write_mlp(do, "mlp", "mlp", model.mlp, X, eq="4a")
     write_loss(do, model, z)
     return finish(do, model)

@@ -1,4 +1,4 @@
-"""DPG and MI-DPG in full: every weighting matrix is built (equations.md 3.2 to 3.4)."""
+"""DPG and MI-DPG in full: every weighting matrix is built (derivations 3.2 to 3.4)."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ def _write_network(do: Sheet, model: DPG) -> str:
     H = X
     do("E_aw", columns(0, model.dim_aware), X)
     for i, (name, layer) in enumerate(model.layers.items(), start=1):
-        do(f"{name}.U", CONCAT, "E_aw", *_beside_context(do, model, name, H), eq="3.2")
+        do(f"{name}.U", CONCAT, "E_aw", *_beside_context(do, model, name, H), eq="3.2a")
         _write_core(do, model, name, name, f"{name}.U")
-        do(f"{name}.S", repeat(*layer.w_shape, layer.repeat_mode), f"{name}.Q", eq="3.2")
-        do(f"{name}.SW", MULTIPLY, f"{name}.S", f"{name}.W", eq="3.2 (1)")
-        product = do(f"{name}.product", PRODUCTS[layer.w_layout], f"{name}.SW", H, eq="3.2 (1)")
+        do(f"{name}.S", repeat(*layer.w_shape, layer.repeat_mode), f"{name}.Q", eq="3.2b")
+        do(f"{name}.SW", MULTIPLY, f"{name}.S", f"{name}.W", eq="3.2f (1)")
+        product = do(f"{name}.product", PRODUCTS[layer.w_layout], f"{name}.SW", H, eq="3.2f (1)")
         bias = f"{name}.b"
         if layer.modulate_bias:
-            mean = do(f"{name}.S_mean", mean_over_inputs(layer.w_layout), f"{name}.S", eq="3.8")
-            bias = do(f"{name}.weighted_b", MULTIPLY, mean, bias, eq="3.8")
-        H = do(f"{name}.A", ADD, product, bias, eq="3.2 (1)")
+            mean = do(f"{name}.S_mean", mean_over_inputs(layer.w_layout), f"{name}.S", eq="3.2i")
+            bias = do(f"{name}.weighted_b", MULTIPLY, mean, bias, eq="3.2i")
+        H = do(f"{name}.A", ADD, product, bias, eq="3.2f (1)")
         if name != "head":
-            H = do(f"H_{i + 1}", activation(model.activation), f"{name}.A", eq="3.2")
-    return H if model.modulate_output else do("z", AFFINE, H, "head.W", "head.b", eq="3.2")
+            H = do(f"H_{i + 1}", activation(model.activation), f"{name}.A", eq="3.2g")
+    return H if model.modulate_output else do("z", AFFINE, H, "head.W", "head.b", eq="3.2g")
 
 
 def _beside_context(do: Sheet, model: DPG, name: str, H: str) -> tuple[str, ...]:
@@ -88,19 +88,19 @@ def _write_core(do: Sheet, model: DPG, name: str, prefix: str, U: str) -> None:
         "column_generator": ("S_C", weighting.d_k, weighting.d_c),
     }
     for generator, mlp in weighting.generators.items():
-        out = write_mlp(do, f"{prefix}.{generator}", f"{params}.{generator}", mlp, U, eq="3.2")
+        out = write_mlp(do, f"{prefix}.{generator}", f"{params}.{generator}", mlp, U, eq="3.2c")
         factor, *shape = shapes[generator]
-        factors[factor] = do(f"{prefix}.{factor}", reshape(*shape), out, eq="3.2")
+        factors[factor] = do(f"{prefix}.{factor}", reshape(*shape), out, eq="3.2c")
     if weighting.sigmoid_on == "factors" and weighting.variant != "non":
         for factor in ("S_R", "S_C"):
-            sigmoid = do(f"{prefix}.sigma_{factor}", scaled_sigmoid(1.0), factors[factor], eq="3.8")
-            factors[factor] = sigmoid
-        do(f"{prefix}.P", MATMUL, factors["S_R"], factors["S_C"], eq="3.8")
-        do(f"{prefix}.Q", scale(weighting.gain), f"{prefix}.P", eq="3.8")
+            sigma = f"{prefix}.sigma_{factor}"
+            factors[factor] = do(sigma, scaled_sigmoid(1.0), factors[factor], eq="3.2h")
+        do(f"{prefix}.P", MATMUL, factors["S_R"], factors["S_C"], eq="3.2h")
+        do(f"{prefix}.Q", scale(weighting.gain), f"{prefix}.P", eq="3.2h")
         return
     if weighting.variant != "non":
-        do(f"{prefix}.P", MATMUL, factors["S_R"], factors["S_C"], eq="3.2 (3)-(5)")
-    do(f"{prefix}.Q", scaled_sigmoid(weighting.gain), f"{prefix}.P", eq="3.2 (3)-(5)")
+        do(f"{prefix}.P", MATMUL, factors["S_R"], factors["S_C"], eq="3.2c (3)-(5)")
+    do(f"{prefix}.Q", scaled_sigmoid(weighting.gain), f"{prefix}.P", eq="3.2b (3)-(5)")
 
 
 def _write_regulariser(do: Sheet, model: MIDPG) -> None:
@@ -108,17 +108,17 @@ def _write_regulariser(do: Sheet, model: MIDPG) -> None:
     context = "E_aw"
     if model.mi_detach_context or model.mi_grad_to != "all":
         context = do("mi.sg_E_aw", STOP, "E_aw", eq="3.8")
-    negative = do("mi.E_neg", GATHER, context, "partner", eq="3.3 (7)")
+    negative = do("mi.E_neg", GATHER, context, "partner", eq="3.3a (7)")
     losses = []
     for group, names in model._groups.items():
         at = f"mi.{group}"
         signals = [_write_signal(do, model, name) for name in names]
-        q = do(f"{at}.q", CONCAT, *signals, eq="3.3")
+        q = do(f"{at}.q", CONCAT, *signals, eq="3.3a")
         for kind, e in (("pos", context), ("neg", negative)):
             _write_score(do, model, group, kind, e, q)
         t = (f"{at}.t_pos", f"{at}.t_neg")
-        losses.append(do(f"{at}.loss", JENSEN_SHANNON, *t, eq="3.3 (7)"))
-    do("mi", weighted_sum([model._reduction] * len(losses)), *losses, eq="3.3")
+        losses.append(do(f"{at}.loss", JENSEN_SHANNON, *t, eq="3.3b (7)"))
+    do("mi", weighted_sum([model._reduction] * len(losses)), *losses, eq="3.3c")
 
 
 def _write_signal(do: Sheet, model: MIDPG, name: str) -> str:
@@ -137,7 +137,7 @@ def _write_signal(do: Sheet, model: MIDPG, name: str) -> str:
         do(S, repeat(*layer.w_shape, layer.repeat_mode), f"{source}.Q", eq="3.8")
         signal = do(f"{at}.signal", FLATTEN, S, eq="3.8")
     else:
-        signal = do(f"{at}.signal", FLATTEN, f"{source}.Q", eq="3.3")
+        signal = do(f"{at}.signal", FLATTEN, f"{source}.Q", eq="3.3a")
     return do(f"{at}.sg_signal", STOP, signal, eq="3.8") if model.mi_grad_to == "disc" else signal
 
 
@@ -145,9 +145,9 @@ def _write_score(do: Sheet, model: MIDPG, group: str, kind: str, e: str, q: str)
     """Write the logits ``mi.group.t_kind`` (B,) of the pairs (e_b, q_b)."""
     at, params = f"mi.{group}", f"discriminators.{group}"
     if model.disc == "bilinear":
-        out = do(f"{at}.{kind}.output", BILINEAR, e, q, f"{params}.M", f"{params}.b", eq="3.8")
+        out = do(f"{at}.{kind}.output", BILINEAR, e, q, f"{params}.M", f"{params}.b", eq="3.3f")
     else:
-        pair = do(f"{at}.{kind}.pair", CONCAT, e, q, eq="3.3")
+        pair = do(f"{at}.{kind}.pair", CONCAT, e, q, eq="3.3a")
         mlp = model.regularisers[group].discriminator.mlp
-        out = write_mlp(do, f"{at}.{kind}", params, mlp, pair, eq="3.3")
-    do(f"{at}.t_{kind}", FIRST_COLUMN, out, eq="3.3")
+        out = write_mlp(do, f"{at}.{kind}", params, mlp, pair, eq="3.3a")
+    do(f"{at}.t_{kind}", FIRST_COLUMN, out, eq="3.3a")

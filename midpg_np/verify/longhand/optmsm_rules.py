@@ -1,4 +1,4 @@
-"""Rules of the shared set, its orthogonality loss and a generated tower (equations.md 10.3)."""
+"""Rules of the shared set, its orthogonality loss and a generated tower (derivations 10.3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SET_OF_MAPS = Rule(
 """g_b,k = E_b A_k + a_k; E is read by every map and gets the sum over k."""
 
 SOFTMAX = Rule(lambda alpha: softmax(alpha)[0], lambda dw, w, _: (softmax_backward(dw, w),))
-"""w = softmax(alpha); d_alpha = w (dw - <w, dw>) row by row (equations.md 2.4)."""
+"""w = softmax(alpha); d_alpha = w (dw - <w, dw>) row by row (derivations 2.4)."""
 
 
 def one_hot(n: int) -> Rule:
@@ -36,7 +36,7 @@ MIX = Rule(
         np.einsum("bk,bq->bkq", w, dm),
     ),
 )
-"""m_b = sum_k w_b,k g_b,k (equations.md 2.4)."""
+"""m_b = sum_k w_b,k g_b,k (derivations 2.4)."""
 
 
 def norm(eps: float) -> Rule:

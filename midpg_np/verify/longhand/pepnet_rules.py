@@ -1,4 +1,4 @@
-"""Rules of PEPNet: prior fields, and maps of which a row uses its tower's own (equations.md 7)."""
+"""Rules of PEPNet: prior fields, and maps of which a row uses its tower's own (derivations 7)."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ TOWER_AFFINE = Rule(
     _tower_affine_backward,
 )
 """A_b = H_b W_d + b_d with d = s_b, W (T, I, O) and b (T, O); the towers of absent scenarios get
-zero (equations.md 2.7)."""
+zero (derivations 2.7)."""

@@ -1,4 +1,4 @@
-"""PLE in full: all rows pass all experts and gates of all scenarios (equations.md 5.1)."""
+"""PLE in full: all rows pass all experts and gates of all scenarios (derivations 5.1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ple(model: PLE, *, training: bool = True) -> Calculation:
     streams = dict.fromkeys([*scenarios, "s"], X)
     for name in model.levels:
         streams = _write_level(do, model, name, streams)
-    H = do("G_own", PICK, *(streams[k] for k in scenarios), "scenario", eq="5.1")
+    H = do("G_own", PICK, *(streams[k] for k in scenarios), "scenario", eq="5.1d")
     write_loss(do, model, _write_tower(do, model, H))
     return finish(do, model)
 
@@ -41,17 +41,17 @@ def _write_level(do: Sheet, model: PLE, level: str, G: dict[str, str]) -> dict[s
     shared = [_write_expert(do, model, level, (e,), G["s"]) for e in range(model.n_shared)]
     streams = {}
     for k, own in experts.items():
-        S = do(f"{level}.S_{k}", STACK, *own, *shared, eq="5.1")
+        S = do(f"{level}.S_{k}", STACK, *own, *shared, eq="5.1b")
         gate, params = f"{level}.gate_{k}", f"{level}.specific_gate"
         leaves = [f"{params}.{leaf}" for leaf in _gate_leaves(model)]
-        alpha = do(f"{gate}.alpha", affine_at(int(k)), G[k], *leaves, eq="5.1")
-        w = do(f"{gate}.w", SOFTMAX, alpha, eq="5.1")
-        streams[k] = do(f"{level}.G_{k}", MIX, w, S, eq="5.1")
+        alpha = do(f"{gate}.alpha", affine_at(int(k)), G[k], *leaves, eq="5.1b")
+        w = do(f"{gate}.w", SOFTMAX, alpha, eq="5.1b")
+        streams[k] = do(f"{level}.G_{k}", MIX, w, S, eq="5.1b")
     if model.n_shared and level != list(model.levels)[-1]:
         everyone = [e for own in experts.values() for e in own]
-        S = do(f"{level}.S", STACK, *everyone, *shared, eq="5.1")
+        S = do(f"{level}.S", STACK, *everyone, *shared, eq="5.1c")
         w = _write_shared_gate(do, model, level, G["s"])
-        streams["s"] = do(f"{level}.G_s", MIX, w, S, eq="5.1")
+        streams["s"] = do(f"{level}.G_s", MIX, w, S, eq="5.1c")
     return streams
 
 
@@ -62,25 +62,26 @@ def _write_expert(do: Sheet, model: PLE, level: str, place: tuple[int, ...], H: 
     n_layers = len(model.levels[level].dims) - 1
     for i in range(1, n_layers + 1):
         leaves = [f"{level}.{params}.layer_{i}.{leaf}" for leaf in ("W", "b")]
-        A = do(f"{expert}.A_{i}", affine_at(*place), H, *leaves, eq="5.1")
+        A = do(f"{expert}.A_{i}", affine_at(*place), H, *leaves, eq="5.1a")
         output = "E" if i == n_layers else f"H_{i}"
-        H = do(f"{expert}.{output}", activation(model.activation), A, eq="5.1")
+        H = do(f"{expert}.{output}", activation(model.activation), A, eq="5.1a")
     return H
 
 
 def _write_shared_gate(do: Sheet, model: PLE, level: str, G_s: str) -> str:
     """Write the shared gate, one kernel for all experts, and return its weights."""
     gate, params = f"{level}.gate_s", f"{level}.shared_gate"
+    parts = (f"{params}.specific", f"{params}.shared")
     leaves = [
-        do(f"{gate}.{leaf}", JOIN, f"{params}.specific.{leaf}", f"{params}.shared.{leaf}", eq="5.2")
+        do(f"{gate}.{leaf}", JOIN, *(f"{part}.{leaf}" for part in parts), eq="5.1c")
         for leaf in _gate_leaves(model)
     ]
     rule = AFFINE if model.gate_bias else MATMUL
-    alpha = do(f"{gate}.alpha", rule, G_s, *leaves, eq="5.1")
+    alpha = do(f"{gate}.alpha", rule, G_s, *leaves, eq="5.1c")
     if model.shared_gate_scope == "all":
-        return do(f"{gate}.w", SOFTMAX, alpha, eq="5.1")
+        return do(f"{gate}.w", SOFTMAX, alpha, eq="5.1c")
     own = softmax_over_own(model.n_scenarios, model.n_specific, model.n_shared)
-    return do(f"{gate}.w", own, alpha, "scenario", eq="5.2")
+    return do(f"{gate}.w", own, alpha, "scenario", eq="5.2a")
 
 
 def _gate_leaves(model: PLE) -> tuple[str, ...]:
@@ -93,6 +94,6 @@ def _write_tower(do: Sheet, model: PLE, H: str) -> str:
         is_last = name == model.tower.layer_names[-1]
         A = "tower.output" if is_last else f"tower.A_{i}"
         leaves = (f"tower.{name}.W", f"tower.{name}.b")
-        do(A, SCENARIO_AFFINE, H, *leaves, "scenario", eq="5.1")
-        H = A if is_last else do(f"tower.H_{i}", activation(model.activation), A, eq="5.1")
+        do(A, SCENARIO_AFFINE, H, *leaves, "scenario", eq="5.1d")
+        H = A if is_last else do(f"tower.H_{i}", activation(model.activation), A, eq="5.1d")
     return H

@@ -1,4 +1,4 @@
-"""Rules of experts and gates (equations.md 2.4 and 5)."""
+"""Rules of experts and gates (derivations 2.4 and 5)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _softmax_backward(dw: Any, w: Any, alpha: Any, *scenario: Any) -> tuple[Any,
 
 
 SOFTMAX = Rule(lambda alpha: softmax_of(alpha, np.ones(alpha.shape, dtype=bool)), _softmax_backward)
-"""w = softmax(alpha), row by row (equations.md 2.4)."""
+"""w = softmax(alpha), row by row (derivations 2.4)."""
 
 
 def is_own(scenario: Any, n_scenarios: int, n_specific: int, n_shared: int) -> Any:
@@ -77,7 +77,7 @@ def is_own(scenario: Any, n_scenarios: int, n_specific: int, n_shared: int) -> A
 
 
 def softmax_over_own(n_scenarios: int, n_specific: int, n_shared: int) -> Rule:
-    """w = softmax over the places of the row's scenario and the shared ones (equations.md 5.2)."""
+    """w = softmax over the places of the row's scenario and the shared ones (derivations 5.2)."""
     counts = (n_scenarios, n_specific, n_shared)
     return Rule(
         lambda alpha, scenario: softmax_of(alpha, is_own(scenario, *counts)), _softmax_backward
@@ -88,4 +88,4 @@ MIX = Rule(
     lambda w, S: np.einsum("be,beq->bq", w, S),
     lambda dG, _, w, S: (np.einsum("bq,beq->be", dG, S), w[:, :, None] * dG[:, None, :]),
 )
-"""G_b = sum_e w_be S_be (equations.md 2.4)."""
+"""G_b = sum_e w_be S_be (derivations 2.4)."""

@@ -28,7 +28,7 @@ def _lookup_backward(dX: Any, _: Any, table: Any, rows: Any) -> tuple[Any, ...]:
 
 LOOKUP = Rule(lambda table, rows: table[rows].reshape(len(rows), -1), _lookup_backward)
 """X_b = [T[rows_b1], T[rows_b2], ...]; a row of T gets the sum over the places where it was read
-(equations.md 2.1)."""
+(derivations 2.1)."""
 
 
 def columns(start: int, stop: int) -> Rule:
@@ -54,7 +54,7 @@ AFFINE = Rule(
     lambda H, W, b: H @ W + b,
     lambda dA, _, H, W, b: (dA @ W.T, H.T @ dA, dA.sum(axis=0)),
 )
-"""A = H W + b (equations.md 2.2)."""
+"""A = H W + b (derivations 2.2)."""
 
 MATMUL = Rule(
     lambda A, B: A @ B,
@@ -87,7 +87,7 @@ def _sum_to(dy: Any, shape: tuple[int, ...]) -> Any:
 
 
 def activation(name: str) -> Rule:
-    """H = act(A), a name in ``ops.ACTIVATIONS`` (equations.md 2.2); relu'(0) = 0."""
+    """H = act(A), a name in ``ops.ACTIVATIONS`` (derivations 2.2); relu'(0) = 0."""
     act = ACTIVATIONS[name]
 
     def backward(dH: Any, _: Any, A: Any) -> tuple[Any, ...]:
@@ -97,7 +97,7 @@ def activation(name: str) -> Rule:
 
 
 def scaled_sigmoid(gain: float) -> Rule:
-    """Q = gain sigmoid(P); dP = dQ Q (1 - Q / gain) (equations.md 2.3)."""
+    """Q = gain sigmoid(P); dP = dQ Q (1 - Q / gain) (derivations 2.3)."""
     return Rule(
         lambda P: gain * sigmoid(P)[0],
         lambda dQ, Q, P: (dQ * Q * (1.0 - Q / gain),),
@@ -147,7 +147,7 @@ CROSS_ENTROPY = Rule(
     lambda z, y: np.asarray(cross_entropy(z, y)[0]),
     lambda dy, _, z, y: (cross_entropy_backward(dy, cross_entropy(z, y)[1]), None),
 )
-"""Mean of sp(z) - y z; dz = (sigmoid(z) - y) / B (equations.md 2.5)."""
+"""Mean of sp(z) - y z; dz = (sigmoid(z) - y) / B (derivations 2.5)."""
 
 JENSEN_SHANNON = Rule(
     lambda t_pos, t_neg: np.asarray((softplus(-t_pos)[0] + softplus(t_neg)[0]).mean()),

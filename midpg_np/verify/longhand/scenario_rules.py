@@ -1,4 +1,4 @@
-"""Rules of weights by scenario, rows in the order of the batch (equations.md 2.7)."""
+"""Rules of weights by scenario, rows in the order of the batch (derivations 2.7)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _affine_backward(dA: Any, _: Any, H: Any, W: Any, b: Any, scenario: Any) -> 
 
 
 SCENARIO_AFFINE = Rule(_affine, _affine_backward)
-"""A_i = H_i W_d + b_d with d = s_i, for W (D, I, O) and b (D, O) (equations.md 2.7)."""
+"""A_i = H_i W_d + b_d with d = s_i, for W (D, I, O) and b (D, O) (derivations 2.7)."""
 
 
 def _pick(*inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""STAR in full: statistics and weights of all scenarios, absent ones too (equations.md 6.1)."""
+"""STAR in full: statistics and weights of all scenarios, absent ones too (derivations 6.1)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def star(model: STAR, *, training: bool = True) -> Calculation:
     z = _write_star(do, model, V)
     if model.aux:
         z_aux = _write_auxiliary(do, model, X, training=training)
-        z = do("z", ADD, z, z_aux, eq="6.1")
+        z = do("z", ADD, z, z_aux, eq="6.1f")
     write_loss(do, model, z)
     if training:
         _write_moved(do, model)
@@ -37,15 +37,15 @@ def star(model: STAR, *, training: bool = True) -> Calculation:
 def _write_norm(do: Sheet, model: STAR, norm: str, X: str, *, training: bool) -> str:
     """Write the partitioned normalisation of X and return the name of V."""
     mean, variance = (MEAN, VARIANCE) if training else (MOVING, MOVING)
-    mu = do(f"{norm}.mu", mean, X, f"{norm}.mean", "scenario", eq="6.1")
-    deviation = do(f"{norm}.deviation", DEVIATION, X, mu, "scenario", eq="6.1")
-    nu = do(f"{norm}.nu", variance, deviation, f"{norm}.variance", "scenario", eq="6.1")
-    r = do(f"{norm}.inverse_std", inverse_root(model.eps), nu, eq="6.1")
-    X_hat = do(f"{norm}.X_hat", TIMES_OWN, deviation, r, "scenario", eq="6.1")
-    scale = do(f"{norm}.scale", MULTIPLY, f"{norm}.gamma", f"{norm}.scenario_gamma", eq="6.1")
-    shift = do(f"{norm}.shift", ADD, f"{norm}.beta", f"{norm}.scenario_beta", eq="6.1")
-    scaled = do(f"{norm}.scaled_X_hat", TIMES_OWN, X_hat, scale, "scenario", eq="6.1")
-    return do(f"{norm}.V", PLUS_OWN, scaled, shift, "scenario", eq="6.1")
+    mu = do(f"{norm}.mu", mean, X, f"{norm}.mean", "scenario", eq="6.1a")
+    deviation = do(f"{norm}.deviation", DEVIATION, X, mu, "scenario", eq="6.1a")
+    nu = do(f"{norm}.nu", variance, deviation, f"{norm}.variance", "scenario", eq="6.1a")
+    r = do(f"{norm}.inverse_std", inverse_root(model.eps), nu, eq="6.1a")
+    X_hat = do(f"{norm}.X_hat", TIMES_OWN, deviation, r, "scenario", eq="6.1a")
+    scale = do(f"{norm}.scale", MULTIPLY, f"{norm}.gamma", f"{norm}.scenario_gamma", eq="6.1b")
+    shift = do(f"{norm}.shift", ADD, f"{norm}.beta", f"{norm}.scenario_beta", eq="6.1b")
+    scaled = do(f"{norm}.scaled_X_hat", TIMES_OWN, X_hat, scale, "scenario", eq="6.1b")
+    return do(f"{norm}.V", PLUS_OWN, scaled, shift, "scenario", eq="6.1b")
 
 
 def _write_star(do: Sheet, model: STAR, H: str) -> str:
@@ -53,12 +53,12 @@ def _write_star(do: Sheet, model: STAR, H: str) -> str:
     for i, name in enumerate(model.star.layer_names, start=1):
         layer, is_last = f"star.{name}", name == model.star.layer_names[-1]
         factors = (f"{layer}.shared.W", f"{layer}.scenario.W")
-        W = do(f"{layer}.W_star", MULTIPLY, *factors, eq="6.1")
+        W = do(f"{layer}.W_star", MULTIPLY, *factors, eq="6.1d")
         summands = (f"{layer}.shared.b", f"{layer}.scenario.b")
-        b = do(f"{layer}.b_star", ADD, *summands, eq="6.1")
+        b = do(f"{layer}.b_star", ADD, *summands, eq="6.1d")
         A = "z_main" if is_last else f"star.A_{i}"
-        do(A, SCENARIO_AFFINE, H, W, b, "scenario", eq="6.1")
-        H = A if is_last else do(f"star.H_{i}", activation(model.activation), A, eq="6.1")
+        do(A, SCENARIO_AFFINE, H, W, b, "scenario", eq="6.1e")
+        H = A if is_last else do(f"star.H_{i}", activation(model.activation), A, eq="6.1e")
     return H
 
 
@@ -66,9 +66,9 @@ def _write_auxiliary(do: Sheet, model: STAR, X: str, *, training: bool) -> str:
     """Write the small network on [e_dom, X] and return the name of its logit (B, 1)."""
     if model.aux_norm:
         X = _write_norm(do, model, "aux.norm", X, training=training)
-    e_dom = do("aux.e_dom", GATHER, "aux.domain.table", "scenario", eq="6.1")
-    U = do("aux.U", CONCAT, e_dom, X, eq="6.1")
-    return write_mlp(do, "aux", "aux.mlp", model.auxiliary_network.mlp, U, eq="6.1")
+    e_dom = do("aux.e_dom", GATHER, "aux.domain.table", "scenario", eq="6.1f")
+    U = do("aux.U", CONCAT, e_dom, X, eq="6.1f")
+    return write_mlp(do, "aux", "aux.mlp", model.auxiliary_network.mlp, U, eq="6.1f")
 
 
 def _write_moved(do: Sheet, model: STAR) -> None:
@@ -77,4 +77,4 @@ def _write_moved(do: Sheet, model: STAR) -> None:
     for buffer in model.buffers:
         norm, key = buffer.rsplit(".", 1)
         statistic = f"{norm}.{now[key]}"
-        do(f"next.{buffer}", moved(model.momentum), buffer, statistic, "scenario", eq="6.1")
+        do(f"next.{buffer}", moved(model.momentum), buffer, statistic, "scenario", eq="6.1c")

@@ -1,4 +1,4 @@
-"""Rules of a normalisation by scenario (equations.md 6.1 and 6.3).
+"""Rules of a normalisation by scenario (derivations 6.1 and 6.3).
 
 A statistic (D, I) has a row for each scenario.  Inputs of a rule are called x (B, I), ``moving``
 (D, I), the moving statistic, and ``scenario`` (B,).

@@ -1,4 +1,4 @@
-"""Rules of a dynamically weighted layer: S and S * W are built (equations.md 3.2, 3.4)."""
+"""Rules of a dynamically weighted layer: S and S * W are built (derivations 3.2, 3.4)."""
 
 from __future__ import annotations
 
@@ -68,4 +68,4 @@ BILINEAR = Rule(
         dt.sum(axis=0),
     ),
 )
-"""t = e M q^T + b, the bilinear discriminator (equations.md 3.8, row 23)."""
+"""t = e M q^T + b, the bilinear discriminator (derivations 3.8, row 23)."""

@@ -1,4 +1,4 @@
-"""Mistakes in AdaSparse: temperature, threshold, factors (equations.md 8.5).
+"""Mistakes in AdaSparse: temperature, threshold, factors (derivations 8.5).
 
 Those in its regulariser are in the file beside this one.
 """

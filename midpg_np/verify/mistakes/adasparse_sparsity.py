@@ -1,4 +1,4 @@
-"""Mistakes in AdaSparse's regulariser (equations.md 8.5)."""
+"""Mistakes in AdaSparse's regulariser (derivations 8.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the generated low-rank layers of APG (equations.md 9.5)."""
+"""Mistakes in the generated low-rank layers of APG (derivations 9.5)."""
 
 from __future__ import annotations
 

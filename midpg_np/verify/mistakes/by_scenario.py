@@ -1,4 +1,4 @@
-"""Mistakes of models that send each row through weights of its scenario (equations.md 2.7)."""
+"""Mistakes of models that send each row through weights of its scenario (derivations 2.7)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from midpg_np.verify.longhand import Calculation, Rule, Step
 
-# How a mistake shows (equations.md 14).
+# How a mistake shows (derivations 14).
 VALUE, GRADIENT, SERVING, STATE = "value", "gradient", "serving", "state"
 
 
@@ -75,7 +75,7 @@ class Mistake:
     models : tuple of str
         Models in ``MODELS`` that can have it.
     equation : str
-        Number of the equation in docs/equations.md.
+        Number of the equation in docs/derivations.
     wrong, right : str
         The formula as it is done and as it should be.
     shows : str

@@ -1,4 +1,4 @@
-"""Mistakes in plain layers: the backbone of DNN, DPG and MI-DPG (equations.md 2.2, 4)."""
+"""Mistakes in plain layers: the backbone of DNN, DPG and MI-DPG (derivations 2.2, 4)."""
 
 from __future__ import annotations
 

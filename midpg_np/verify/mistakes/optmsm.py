@@ -1,4 +1,4 @@
-"""Mistakes in OptMSM: the shared set, its mixture, and all others (equations.md 10.5)."""
+"""Mistakes in OptMSM: the shared set, its mixture, and all others (derivations 10.5)."""
 
 from __future__ import annotations
 

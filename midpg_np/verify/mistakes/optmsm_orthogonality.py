@@ -1,4 +1,4 @@
-"""Mistakes in OptMSM's orthogonality loss (equations.md 10.5)."""
+"""Mistakes in OptMSM's orthogonality loss (derivations 10.5)."""
 
 from __future__ import annotations
 

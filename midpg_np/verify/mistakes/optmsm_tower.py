@@ -1,4 +1,4 @@
-"""Mistakes in OptMSM's hypernetwork and generated tower (equations.md 10.5)."""
+"""Mistakes in OptMSM's hypernetwork and generated tower (derivations 10.5)."""
 
 from __future__ import annotations
 

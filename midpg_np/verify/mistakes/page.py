@@ -16,7 +16,7 @@ entry is executable, and an independent version in PyTorch carries it too (`test
 
 *Shows*: in a value; in a gradient while all values are right; in serving, the prediction while
 training is right; in state, what is kept after a step. Numbers in brackets are those of
-[equations.md](equations.md)."""
+[the derivations](derivations/index.md)."""
 
 
 def mistake_dict(mistake: Mistake) -> dict[str, Any]:

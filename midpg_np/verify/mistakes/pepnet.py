@@ -1,4 +1,4 @@
-"""Mistakes in PEPNet: what its gates read, who learns from them, towers (equations.md 7.5)."""
+"""Mistakes in PEPNet: what its gates read, who learns from them, towers (derivations 7.5)."""
 
 from __future__ import annotations
 

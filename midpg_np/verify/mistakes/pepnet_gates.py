@@ -1,4 +1,4 @@
-"""Mistakes in PEPNet's gates and in what they multiply (equations.md 7.5)."""
+"""Mistakes in PEPNet's gates and in what they multiply (derivations 7.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in experts and towers (equations.md 5.6)."""
+"""Mistakes in experts and towers (derivations 5.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the gates of experts (equations.md 5.6)."""
+"""Mistakes in the gates of experts (derivations 5.6)."""
 
 from __future__ import annotations
 

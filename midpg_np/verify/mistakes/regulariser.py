@@ -1,4 +1,4 @@
-"""Mistakes in the mutual-information regulariser (equations.md 3.9)."""
+"""Mistakes in the mutual-information regulariser (derivations 3.9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the star, in the auxiliary network and in their sum (equations.md 6.5)."""
+"""Mistakes in the star, in the auxiliary network and in their sum (derivations 6.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the normalisation by scenario and its moving statistics (equations.md 6.5)."""
+"""Mistakes in the normalisation by scenario and its moving statistics (derivations 6.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the generators and in the weighted product of a layer (equations.md 3.9)."""
+"""Mistakes in the generators and in the weighted product of a layer (derivations 3.9)."""
 
 from __future__ import annotations
 

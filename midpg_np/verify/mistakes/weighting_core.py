@@ -1,4 +1,4 @@
-"""Mistakes in the core of a weighting matrix and in its repetition (equations.md 3.9)."""
+"""Mistakes in the core of a weighting matrix and in its repetition (derivations 3.9)."""
 
 from __future__ import annotations
 
