@@ -1,4 +1,4 @@
-"""Mistakes that people make in the layers of AdaSparse (equations.md 8.5 and 14)."""
+"""Mistakes that people make in the layers of AdaSparse (derivations 8.5 and 14)."""
 
 from dataclasses import replace
 

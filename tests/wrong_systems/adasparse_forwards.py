@@ -1,4 +1,4 @@
-"""Mistakes in the forward of AdaSparse, which no gradient check can see (equations.md 8.5)."""
+"""Mistakes in the forward of AdaSparse, which no gradient check can see (derivations 8.5)."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Mistakes that people make in the backward of AdaSparse as a whole (equations.md 8.5 and 14)."""
+"""Mistakes that people make in the backward of AdaSparse as a whole (derivations 8.5 and 14)."""
 
 import numpy as np
 from wrong_kinds import WrongClass, WrongOption

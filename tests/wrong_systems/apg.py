@@ -1,4 +1,4 @@
-"""APG with a wrong backward (equations.md 9.5)."""
+"""APG with a wrong backward (derivations 9.5)."""
 
 from itertools import cycle
 

@@ -1,4 +1,4 @@
-"""APG with a wrong forward: only values from elsewhere can reject it (equations.md 9.5)."""
+"""APG with a wrong forward: only values from elsewhere can reject it (derivations 9.5)."""
 
 import numpy as np
 from wrong_kinds import WrongForward

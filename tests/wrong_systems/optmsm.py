@@ -1,4 +1,4 @@
-"""Mistakes in the backward of OptMSM and its layers (equations.md 10.5)."""
+"""Mistakes in the backward of OptMSM and its layers (derivations 10.5)."""
 
 from functools import cached_property
 

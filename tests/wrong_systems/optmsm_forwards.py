@@ -1,4 +1,4 @@
-"""Mistakes in the forward of OptMSM, with a backward that fits or nearly (equations.md 10.5)."""
+"""Mistakes in the forward of OptMSM, with a backward that fits or nearly (derivations 10.5)."""
 
 from dataclasses import replace
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Mistakes in PLE (equations.md 5.6)."""
+"""Mistakes in PLE (derivations 5.6)."""
 
 from dataclasses import fields
 from unittest.mock import patch

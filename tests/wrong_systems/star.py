@@ -1,4 +1,4 @@
-"""Mistakes in the backward of STAR (equations.md 6.5 and 14); those in values: star_values.py."""
+"""Mistakes in the backward of STAR (derivations 6.5 and 14); those in values: star_values.py."""
 
 from unittest.mock import patch
 

@@ -1,4 +1,4 @@
-"""Mistakes in the forward of STAR and in its moving statistics (equations.md 6.5 and 14)."""
+"""Mistakes in the forward of STAR and in its moving statistics (derivations 6.5 and 14)."""
 
 from dataclasses import fields
 from functools import cached_property
