@@ -180,7 +180,7 @@ def _check_block(
     if differences:
         numeric = _differences(linearised, path, indices, backward)
         limit = _difference_limit(numeric)
-        failure = failure or _failure(path, indices, backward, numeric, limit, "differences")
+        failure = failure or _failure(path, indices, backward, numeric, limit, "the difference")
         difference_error = float(np.abs(backward - numeric).max(initial=0.0))
     return BlockResult(path, len(indices), complex_error, difference_error, failure)
 
