@@ -1,8 +1,8 @@
 """Training options that suit each built-in data set, the same for every model.
 
-The paper's setting is batch 512 and learning rate 1e-3.  The real extracts are small and their id
-fields over-fit within two or three epochs, so they are validated several times per epoch; the best
-state of all validations counts.
+The paper's setting is batch 512 and learning rate 1e-3.  Id fields over-fit within two or three
+epochs, in the small extracts and at the paper's sizes alike, so validation comes several times per
+epoch; the best state of all validations counts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "iaac": {"epochs": 10, "valid_every": 10, "patience": 8},
     "kuairand": {"epochs": 6, "valid_every": 40, "patience": 8},
     "online-shoppers": {"epochs": 60, "patience": 8},
+    "synthetic-marketbias": {"epochs": 4, "valid_per_epoch": 4, "patience": 4},
+    "industrial": {"epochs": 2, "valid_per_epoch": 4, "patience": 4},
 }
 
 # Ids that a data set may have: the prior of PEPNet's towers (who, what, whose).
