@@ -208,7 +208,7 @@ def constant(xp: Namespace, values: tuple[int, ...]) -> Array:
 
 
 def to_device(array: Array, device: str) -> Array:
-    """Return ``array`` on ``device`` ("cpu" or "cuda"); no copy if it is there already."""
+    """Return ``array``, any shape, on ``device`` ("cpu" or "cuda"); no copy if it is there."""
     check_device(device)
     if device == "cpu":
         return to_numpy(array)
@@ -216,7 +216,7 @@ def to_device(array: Array, device: str) -> Array:
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """Return ``array`` (or a NumPy scalar) as a NumPy array on the host, without copying one."""
+    """Return ``array``, any shape, or a NumPy scalar as an array on the host; one is not copied."""
     if isinstance(array, np.generic):
         return np.asarray(array)
     return _backend_of(array, "array").to_numpy(array)

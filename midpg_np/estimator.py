@@ -163,7 +163,7 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return the logits (N,) of the second class."""
+        """Return the logits (N,) of the second class, for the rows X."""
         check_is_fitted(self)
         columns, _ = self._validated(X, None, reset=False)
         dataset = self.encoder_.transform(
@@ -177,12 +177,12 @@ class MultiScenarioClassifier(ClassifierMixin, BaseEstimator):
         return predict_logits(self.model_, params, dataset, device=self.device)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class, (N, 2)."""
+        """Return the probability of each class, (N, 2), for the rows X."""
         positive = sigmoid(self.decision_function(X))[0]
         return np.column_stack([1.0 - positive, positive])
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the more probable class of each row, (N,)."""
+        """Return the more probable class of each row of X, (N,)."""
         is_second = self.decision_function(X) > 0
         return self.classes_[is_second.astype(int)]
 

@@ -22,7 +22,7 @@ class CrossEntropyCache(NamedTuple):
 def cross_entropy(
     z: Array, y: Array, weight: Array | None = None
 ) -> tuple[Array, CrossEntropyCache]:
-    """Binary cross-entropy on logits: mean of softplus(z) - y z, or a sum with weights.
+    """Binary cross-entropy on logits, in nats: mean of softplus(z) - y z, or a sum with weights.
 
     See derivations 2.5a.
 
@@ -43,7 +43,7 @@ def cross_entropy(
 
 
 def cross_entropy_backward(d_loss: Array, cache: CrossEntropyCache) -> Array:
-    """Return ``dz`` (derivations 2.5b)."""
+    """Return ``dz``, given the adjoint ``d_loss`` of the loss, a scalar (derivations 2.5b)."""
     z, y, weight, dz = cache
     if dz is not None:
         return d_loss * dz
@@ -122,7 +122,7 @@ class JensenShannonCache(NamedTuple):
 def jensen_shannon(t_pos: Array, t_neg: Array) -> tuple[Array, JensenShannonCache]:
     """Regulariser of equation (7): mean of softplus(-t_pos) + softplus(t_neg) (derivations 3.3b).
 
-    It equals -mean[log T+ + log(1 - T-)] with T = sigmoid(t), so minimising it raises the
+    In nats.  It equals -mean[log T+ + log(1 - T-)] with T = sigmoid(t), so minimising it raises the
     Jensen-Shannon (f-GAN) lower bound on the dependence of the two sides of a pair.  At t = 0 its
     value is 2 log 2.  The mean is over B pairs of each kind, not over 2B.
 

@@ -21,7 +21,7 @@ def batch_last(x: Array) -> Array:
 
 
 def product(x: Array, W: Array, like: Array | None = None, out: Array | None = None) -> Array:
-    """x W, stored as ``like`` is (``like`` = x if None), or written to ``out``."""
+    """x (B, I) times W (I, O), stored as ``like`` is (x, if it is None), or written to ``out``."""
     xp = get_xp(x=x, W=W)
     times = xp.multiply if x.shape[1] == 1 else matmul  # (B, 1) (1, O) has nothing to sum
     last = is_batch_last(x if like is None else like)
@@ -33,8 +33,8 @@ def product(x: Array, W: Array, like: Array | None = None, out: Array | None = N
 def add_to(y: Array | None, b: Array) -> Array:
     """y + b in the memory of y, a fresh array; elsewhere if b is wider (the complex step).
 
-    b itself where there is nothing yet, y = None.  A batch is walked through as it is stored: CuPy
-    does not find that order itself.
+    y is (B, d), b the same shape or (d,).  b itself where there is nothing yet, y = None.  A batch
+    is walked through as it is stored: CuPy does not find that order itself.
     """
     if y is None:
         return b
@@ -55,7 +55,7 @@ def add_to_columns(y: Array, start: int, b: Array) -> None:
 
 
 def times_to(y: Array, x: Array) -> Array:
-    """y x in the memory of y, a fresh array; elsewhere if x is wider (the complex step)."""
+    """y x, of the same shape, in the memory of y, a fresh array; elsewhere if x is complex."""
     if x.dtype.kind == "c" != y.dtype.kind:
         return y * x
     y *= x
@@ -106,7 +106,7 @@ def sum_rows(x: Array) -> Array:
 
 
 def identity(x: Array) -> tuple[Array, None]:
-    """y = x, for a layer without activation (derivations 2.2c)."""
+    """y = x, any shape, for a layer without activation (derivations 2.2c)."""
     return x, None
 
 
@@ -116,7 +116,7 @@ def identity_backward(dy: Array, cache: None) -> Array:
 
 
 def relu(x: Array) -> tuple[Array, Array]:
-    """y = max(x, 0), element by element (derivations 2.2c).
+    """y = max(x, 0), entry by entry (derivations 2.2c).
 
     Backward: dx = dy where x > 0, else 0; the derivative at the corner x = 0 is 0.
     """
@@ -137,9 +137,9 @@ LEAK = 0.01
 
 
 def leaky_relu(x: Array) -> tuple[Array, Array]:
-    """y = x where x > 0, else x / 100; the derivative at the corner x = 0 is 1 / 100.
+    """y = x where x > 0, else x / 100, entry by entry (derivations 2.2c).
 
-    See derivations 2.2c.
+    The derivative at the corner x = 0 is 1 / 100.
     """
     xp = get_xp(x)
     slope = xp.where(x.real > 0, 1.0, LEAK).astype(x.real.dtype)
@@ -152,7 +152,7 @@ def leaky_relu_backward(dy: Array, slope: Array) -> Array:
 
 
 def tanh(x: Array) -> tuple[Array, Array]:
-    """y = tanh(x).  Backward: dx = dy (1 - y^2) (derivations 2.2c)."""
+    """y = tanh(x), entry by entry.  Backward: dx = dy (1 - y^2) (derivations 2.2c)."""
     y = get_xp(x).tanh(x)
     return y, y
 
@@ -163,7 +163,7 @@ def tanh_backward(dy: Array, y: Array) -> Array:
 
 
 def sigmoid(x: Array) -> tuple[Array, Array]:
-    """y = 1 / (1 + exp(-x)), computed as (1 + tanh(x / 2)) / 2 (derivations 2.2c).
+    """y = 1 / (1 + exp(-x)), entry by entry, as (1 + tanh(x / 2)) / 2 (derivations 2.2c).
 
     Backward: dx = dy y (1 - y).  Why tanh: it cannot overflow, is one pass over the data, and is
     analytic, so the complex step sees through it.
@@ -190,9 +190,9 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
 def scaled_sigmoid(
     x: Array, scale: float, out: Array | None = None
 ) -> tuple[Array, tuple[Array, float]]:
-    """y = scale / (1 + exp(-x)), computed in one array as (scale / 2) (1 + tanh(x / 2)).
+    """y = scale / (1 + exp(-x)), entry by entry (derivations 2.3a).
 
-    See derivations 2.3a.
+    Computed in one array as (scale / 2) (1 + tanh(x / 2)).
 
     Backward: dx = dy y (1 - y / scale).  ``out`` may be x itself.
     """
@@ -223,7 +223,7 @@ def scaled_sigmoid_backward(
 
 
 def softplus(x: Array) -> tuple[Array, Array]:
-    """y = log(1 + exp(x)), computed as max(x, 0) + log(1 + exp(-|x|)) (derivations 2.2c).
+    """y = log(1 + exp(x)), entry by entry, as max(x, 0) + log(1 + exp(-|x|)) (derivations 2.2c).
 
     Backward: dx = dy sigmoid(x).
     """
@@ -239,9 +239,9 @@ def softplus_backward(dy: Array, x: Array) -> Array:
 
 
 def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    """y = x sigmoid(x).  Backward: dx = dy (s + y (1 - s)) with s = sigmoid(x).
+    """y = x sigmoid(x), entry by entry (derivations 2.2c).
 
-    See derivations 2.2c.
+    Backward: dx = dy (s + y (1 - s)) with s = sigmoid(x).
     """
     s, _ = sigmoid(x)
     y = x * s
@@ -255,7 +255,7 @@ def silu_backward(dy: Array, cache: tuple[Array, Array]) -> Array:
 
 
 def softmax(x: Array) -> tuple[Array, Array]:
-    """y = exp(x) / sum exp(x) along the last axis (derivations 2.4a).
+    """y = exp(x) / sum exp(x) along the last axis of x (..., E) (derivations 2.4a).
 
     Backward (derivations 2.4b): dx = y (dy - <y, dy>), row by row.  The largest entry is subtracted
     first; that changes no value and prevents overflow.
@@ -272,7 +272,7 @@ def softmax_backward(dy: Array, y: Array) -> Array:
 
 
 def concat(parts: Sequence[Array]) -> tuple[Array, tuple[int, ...]]:
-    """Join arrays along the last axis.  Backward: cut the adjoint at the same places.
+    """Join arrays (..., d) along the last axis.  Backward: cut the adjoint at the same places.
 
     See derivations 2.2e.
     """
@@ -291,9 +291,14 @@ def concat_backward(dy: Array, widths: tuple[int, ...]) -> list[Array]:
 
 
 def split(x: Array, widths: Sequence[int]) -> tuple[list[Array], None]:
-    """Cut the last axis into parts of the given widths.  Backward: join the adjoints.
+    """Cut the last axis of x (..., d) into parts of the given widths.  Backward: join the adjoints.
 
     See derivations 2.2e.
+
+    Raises
+    ------
+    ValueError
+        Unless the widths add up to d.
     """
     if sum(widths) != x.shape[-1]:
         raise ValueError(f"widths {tuple(widths)} must add up to {x.shape[-1]}, the last axis.")
@@ -384,6 +389,12 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def check_activation(name: str) -> None:
-    """Raise ValueError unless ``name`` is an activation."""
+    """Check the name of an activation.
+
+    Raises
+    ------
+    ValueError
+        Unless ``name`` is in ``ACTIVATIONS``.
+    """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {tuple(ACTIVATIONS)}; got {name!r}.")

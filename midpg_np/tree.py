@@ -59,7 +59,13 @@ def tree_unflatten(flat: Mapping[str, Any]) -> Tree:
 def tree_map(
     function: Callable[..., Any], tree: Mapping[str, Any], *others: Mapping[str, Any]
 ) -> Tree:
-    """Apply ``function`` leaf by leaf to trees of the same structure."""
+    """Apply ``function`` leaf by leaf to ``tree``, or to it and others of the same structure.
+
+    Raises
+    ------
+    ValueError
+        If the trees have different keys.
+    """
     for other in others:
         if tree.keys() != other.keys():
             raise ValueError(f"trees differ: {sorted(tree)} against {sorted(other)}.")
@@ -97,6 +103,6 @@ def tree_size(tree: Tree) -> int:
 
 
 def tree_set(tree: Tree, path: str, leaf: Array) -> Tree:
-    """Return a tree with the leaf at ``path`` replaced, or added; every other leaf is shared."""
+    """Return ``tree`` with ``leaf``, any shape, at ``path``; every other leaf is shared."""
     key, _, rest = path.partition(".")
     return tree | {key: tree_set(tree.get(key, {}), rest, leaf) if rest else leaf}

@@ -69,7 +69,7 @@ def empty_batch(
 
 
 def empty_like_batch(x: Array, workspace: Workspace | None) -> Array:
-    """Return an uninitialised batch of the shape, dtype and storage of another."""
+    """Return an uninitialised batch with the same shape, dtype and storage as x."""
     return empty_batch(get_xp(x), x.shape, x.dtype, is_batch_last(x), workspace)
 
 

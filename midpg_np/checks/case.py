@@ -64,6 +64,11 @@ def shift_from_kinks(case: Case, margin: float = KINK_MARGIN) -> Case:
     A ReLU's corner inside the span of a difference makes the difference wrong, not the backward.
     Units are moved, in order of computation, by growing steps of alternating sign; nothing is
     filtered or drawn again.
+
+    Raises
+    ------
+    RuntimeError
+        If no shift of the biases keeps clear of all kinks.
     """
     if case.kinks is None:
         return case
@@ -92,7 +97,7 @@ class Linearised:
 
 
 def linearise(case: Case, rng: np.random.Generator) -> Linearised:
-    """Draw a random upstream gradient and run the backward pass once.
+    """Draw a random upstream gradient by ``rng`` and run the backward pass of ``case`` once.
 
     An upstream gradient of ones would not see errors in softmax, transposes or row order.
     """

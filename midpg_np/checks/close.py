@@ -18,6 +18,11 @@ def expect_close(mine: Array, reference: Array, *, name: str = "value", tol: flo
         What they are.
     tol : float
         Largest error allowed, relative to the largest entry of ``reference``.
+
+    Raises
+    ------
+    AssertionError
+        If shapes differ, or the largest error is above ``tol``.
     """
     got, want = _on_host(mine), _on_host(reference)
     if got.shape != want.shape:

@@ -43,7 +43,7 @@ class BlockResult(NamedTuple):
 
 
 class GradientReport(NamedTuple):
-    """Result of a check, block by block."""
+    """Result of a check of the case ``name``, in ``blocks``, one per array."""
 
     name: str
     blocks: tuple[BlockResult, ...]
@@ -75,7 +75,13 @@ class GradientReport(NamedTuple):
         return max(errors, default=None)
 
     def raise_if_wrong(self) -> None:
-        """Raise ``GradientMismatchError`` with one line per failing block."""
+        """Raise an error with one line per failing block.
+
+        Raises
+        ------
+        GradientMismatchError
+            Unless ``ok``.
+        """
         if not self.ok:
             raise GradientMismatchError(f"{self.name}: " + "; ".join(self.failures))
 
@@ -206,7 +212,7 @@ def _difference_limit(numeric: np.ndarray) -> float:
 
 
 def check_directions(case: Case, rng: np.random.Generator) -> GradientReport:
-    """Check <gradient, direction> of every array for one random direction of +-1.
+    """Check <gradient, direction> of every array of a case for one direction of +-1 by ``rng``.
 
     One forward pass per array: for models of full size, where checking every entry is too slow.
     It says which array is wrong, but not which entry, and a single wrong entry in a large array

@@ -14,12 +14,18 @@ from midpg_np.tree import Tree, tree_flatten, tree_items, tree_map, tree_set, tr
 
 
 def perturbed(params: Tree, rng: np.random.Generator, scale: float = 0.5) -> Tree:
-    """Add N(0, scale^2) to every entry: at initialisation zero biases would mask mistakes."""
+    """Add N(0, scale^2), drawn by ``rng``, to every entry of ``params``.
+
+    At initialisation zero biases would mask mistakes.
+    """
     return tree_map(lambda leaf: leaf + rng.normal(0.0, scale, size=leaf.shape), params)
 
 
 def perturbed_params(model: Any, rng: np.random.Generator, scale: float = 0.5) -> Tree:
-    """Draw parameters away from their start; state without gradient (variances, counters) >= 0."""
+    """Draw parameters of ``model``, ``perturbed`` from their start with ``scale``.
+
+    State without gradient (variances, counters) is not negative.
+    """
     leaves = tree_flatten(perturbed(model.init(rng), rng, scale))
     for path in getattr(model, "buffers", ()):
         leaves[path] = np.abs(leaves[path])
@@ -27,7 +33,7 @@ def perturbed_params(model: Any, rng: np.random.Generator, scale: float = 0.5) -
 
 
 def dense_gradients(grads: Tree) -> Tree:
-    """Return the tree with every row gradient as a whole table."""
+    """Return the tree ``grads`` with every row gradient as a whole table."""
     return tree_map(lambda leaf: leaf.dense() if hasattr(leaf, "dense") else leaf, grads)
 
 
@@ -40,7 +46,8 @@ def model_case(
 ) -> Case:
     """Case of one training step (or of inference, with ``draws=None``) of any model.
 
-    State without gradient (``model.buffers``) is held fixed; it is not among the inputs.  At
+    The step is that of ``model`` with ``params`` on ``batch``; ``name`` is what the report calls
+    it.  State without gradient (``model.buffers``) is held fixed; it is not among the inputs.  At
     inference, parameters that only training uses are not either.
     """
     outputs: list[Any] = []  # the last output, a template for its own adjoint

@@ -85,7 +85,10 @@ def central_differences(
 
 
 def directional_complex_step(f: Function, tree: Tree, path: str, direction: np.ndarray) -> float:
-    """Return <df/dx, direction> of one leaf by a single complex step."""
+    """Return <df/dx, direction> of the leaf x at ``path`` by a single complex step.
+
+    ``direction`` has the same shape as the leaf of ``tree``; ``f`` takes such a tree.
+    """
     leaf = tree_flatten(tree)[path]
     with warnings.catch_warnings():
         warnings.simplefilter("error", np.exceptions.ComplexWarning)

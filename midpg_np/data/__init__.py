@@ -32,7 +32,13 @@ DATASETS: dict[str, str] = {
 
 
 def dataset_loader(name: str) -> Callable[..., Splits]:
-    """Return the function that loads the data set ``name``; ValueError if there is none."""
+    """Return the function that loads the data set ``name``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set.
+    """
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

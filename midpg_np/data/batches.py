@@ -141,7 +141,7 @@ class Dataset:
         return Batch(self.codes[rows], self.scenario[rows], label)
 
     def positions(self, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Cut all rows into random batches; see ``iterate_batches``."""
+        """Cut all rows into batches of ``batch_size`` by ``rng``; see ``iterate_batches``."""
         return iterate_batches(len(self), batch_size, rng)
 
     def checksum(self) -> int:

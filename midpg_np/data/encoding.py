@@ -77,7 +77,10 @@ class Encoder:
     def of_vocabularies(
         cls, schema: Schema, scenario: Vocabulary, fields: Mapping[str, Vocabulary]
     ) -> Encoder:
-        """Make an encoder of vocabularies that were learned elsewhere, as ``data.pieces`` does."""
+        """Make an encoder of vocabularies that were learned elsewhere, as ``data.pieces`` does.
+
+        That of ``scenario`` and, by name, those of the ``fields`` of ``schema``.
+        """
         encoder = cls(schema)
         encoder._scenarios = scenario
         encoder._fields = {name: fields[name] for name in schema.fields}
@@ -169,7 +172,7 @@ class Encoder:
         )
 
     def knows_scenario(self, columns: Columns) -> np.ndarray:
-        """Return flags (N,): whether each row's scenario occurred in the training rows."""
+        """Return flags (N,): whether a row of ``columns`` has a scenario of the training rows."""
         name = self.schema.scenario
         self._fitted()
         return self._scenarios.encode(coded_columns(columns, [name])[name], name)[0] > 0
@@ -261,7 +264,13 @@ class Encoder:
 
     @classmethod
     def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Encoder:
-        """Rebuild an encoder from what ``state`` returned; ValueError if it is something else."""
+        """Rebuild an encoder from ``meta`` and ``arrays``, what ``state`` returned.
+
+        Raises
+        ------
+        ValueError
+            If they are something else, or incomplete.
+        """
         if meta.get("format") != FORMAT:
             raise ValueError(
                 f"the encoder's state has format {meta.get('format')!r}; expected {FORMAT}."

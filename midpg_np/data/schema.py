@@ -97,7 +97,7 @@ class Schema:
         object.__setattr__(self, "min_count", dict(self.min_count))  # a copy
 
     def least_count(self, name: str) -> int:
-        """Return how many training rows a category of a field needs for a code of its own."""
+        """Return how many training rows a category of field ``name`` needs to get its own code."""
         if isinstance(self.min_count, Mapping):
             return self.min_count.get(name, 1)
         return 1 if name == self.scenario else self.min_count
@@ -113,7 +113,13 @@ class Schema:
         return tuple(dict.fromkeys((*self.fields, self.scenario, self.label)))
 
     def without(self, *names: str) -> Schema:
-        """Return the schema with the fields ``names`` left out; ValueError for an unknown one."""
+        """Return the schema with the fields ``names`` left out.
+
+        Raises
+        ------
+        ValueError
+            If one of them is no field.
+        """
         for name in names:
             if name not in self.fields:
                 raise ValueError(
@@ -130,7 +136,7 @@ class Schema:
 
     @classmethod
     def from_toml(cls, path: str | PathLike[str]) -> Schema:
-        """Read a schema from a TOML file, from its top level or from a table ``[schema]``.
+        """Read a schema from a TOML file ``path``: its top level or its table ``[schema]``.
 
         Raises
         ------
@@ -152,7 +158,13 @@ class Schema:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Schema:
-        """Build a schema from a mapping such as ``to_dict`` gives; ValueError for a wrong key."""
+        """Build a schema from ``content``, a mapping such as ``to_dict`` gives.
+
+        Raises
+        ------
+        ValueError
+            If a key is unknown, or one that is needed is missing.
+        """
         known = [f.name for f in fields(cls)]
         for key in content:
             if key not in known:

@@ -131,7 +131,13 @@ def make_synthetic(
 
 
 def load(path: str | PathLike[str] | None = None, *, seed: int = 0, **options: Any) -> Splits:
-    """Generate synthetic data, as ``load_dataset`` calls it; ValueError if a path is given."""
+    """Generate synthetic data from ``seed``, as ``load_dataset`` calls it.
+
+    Raises
+    ------
+    ValueError
+        If a path is given, or an option is out of its range.
+    """
     if path is not None:
         raise ValueError(f"data set 'synthetic' is generated and reads no file; got path {path}.")
     return make_synthetic(seed=seed, **options)

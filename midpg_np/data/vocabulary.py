@@ -171,8 +171,8 @@ def parse_numbers(column: Column, name: str) -> np.ndarray:
 
     Raises
     ------
-    ValueError
-        For text that is no number, and for infinite values: column, row and value.
+    RowError
+        A ValueError, for text that is no number and for infinite values: column, row and value.
     """
     if isinstance(column, CodedColumn):
         parsed = [_parse_number(value) for value in column.raw.tolist()]

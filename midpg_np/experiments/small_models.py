@@ -69,11 +69,14 @@ _PRUNED_FORMS: list[dict[str, Any]] = [
 SMALL: dict[str, Small] = {
     "dnn": Small({}, [{}]),
     "ple": Small(
-        {"hidden": (4, 3, 2), "n_specific": 2},
-        [
-            {"shared_gate_scope": scope, "expert_layers": layers, "form": form}
+        {"hidden": (4, 3, 2)},
+        [  # two experts of a scenario, or a level in between: both at once would take long
+            {"shared_gate_scope": scope} | experts | {"form": form}
             for scope in ("all", "own")
-            for layers in ((1, 1), (1, 1, 1))
+            for experts in (
+                {"expert_layers": (1, 1), "n_specific": 2},
+                {"expert_layers": (1, 1, 1), "n_specific": 1},
+            )
             for form in ("grouped", "textbook")
         ],
     ),

@@ -38,7 +38,15 @@ def _has_numba() -> bool:
 
 
 def check_cpu_kernels(wanted: str) -> None:
-    """Raise unless ``wanted`` is known (ValueError) and installed (MissingNumbaError)."""
+    """Make sure that the kernels ``wanted`` can be used.
+
+    Raises
+    ------
+    ValueError
+        If it is none of ``CPU_KERNELS``.
+    MissingNumbaError
+        If it needs Numba, which is not installed.
+    """
     if wanted not in CPU_KERNELS:
         raise ValueError(f"kernels must be one of {CPU_KERNELS}; got {wanted!r}.")
     if wanted == "compiled" and not _has_numba():

@@ -44,6 +44,11 @@ class AuxiliaryNetwork:
     norm : PartitionedNorm, optional
         Applied to X alone: e_dom is the same in all rows of a scenario, so that its normalised
         value would be zero.
+
+    Raises
+    ------
+    ValueError
+        If ``dim_domain`` is below 1.
     """
 
     n_scenarios: int

@@ -60,6 +60,13 @@ def all_blocks(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, All
     """Textbook form of ``own_block``: [A_1, ..., A_T] = H [W_1, ..., W_T] + b, then pick one.
 
     See derivations 2.7a.
+
+    Shapes
+    ------
+    H : (B, I)
+    W : (T, I, O)
+    b : (T, O)
+    A : (B, O)
     """
     xp = get_xp(H=H, W=W, b=b)
     t = groups.ids[xp.repeat(xp.arange(len(groups.present)), groups.counts)]

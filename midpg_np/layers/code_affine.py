@@ -59,7 +59,16 @@ class TextbookCache(NamedTuple):
 
 
 def textbook(H: Array, W: Array, b: Array, u: Array) -> tuple[Array, TextbookCache]:
-    """A_b = H_b (sum_r u_b,r W_r) + sum_r u_b,r b_r (derivations 10.3e)."""
+    """A_b = H_b (sum_r u_b,r W_r) + sum_r u_b,r b_r (derivations 10.3e).
+
+    Shapes
+    ------
+    H : (B, I)
+    W : (R, I, O)
+    b : (R, O)
+    u : (B, R)
+    A : (B, O)
+    """
     xp = get_xp(H=H, W=W, b=b, u=u)
     W_row = xp.einsum("br,rio->bio", u, W)
     A = xp.einsum("bi,bio->bo", H, W_row) + u @ b

@@ -137,7 +137,7 @@ def batch_to_back(x: Array) -> Array:
 
 
 def batch_to_front(x: Array) -> Array:
-    """Inverse of ``batch_to_back``."""
+    """Inverse of ``batch_to_back``: a view (B, ., .) of (., ., B)."""
     return x.transpose(2, 0, 1) if x.ndim == 3 else x
 
 

@@ -87,6 +87,12 @@ class DynamicWeighting:
         the two are the same.
     shared_init : str
         "normal": N(0, 1 / d_k); "glorot".  Not zero: that would block the other factor's gradient.
+
+    Raises
+    ------
+    ValueError
+        If ``variant``, ``sigmoid_on`` or ``shared_init`` is no known name, a size is below 1, or
+        ``gain`` is not above 0.
     """
 
     dim_in: int

@@ -149,6 +149,12 @@ class Experts:
         A name in ``ops.ACTIVATIONS``; it follows every layer, the last one included.
     rows : str
         "all": all rows pass all experts.  "own": a row passes those of its scenario only.
+
+    Raises
+    ------
+    ValueError
+        If there is no expert, a width is below 1, ``rows`` is no known name, or "own" is asked of
+        experts that belong to no scenario.
     """
 
     n_experts: int

@@ -64,6 +64,11 @@ class Extraction:
         "all": all rows pass the specific experts (the gates) of every scenario; the streams are
         (D, B, I).  "own": those of their own scenario only; the stream of each row's own scenario
         is (B, I).  Gates for all rows need experts for all rows.
+
+    Raises
+    ------
+    ValueError
+        If a form is no known name, or leaves a gate nothing to mix.
     """
 
     candidates: Candidates

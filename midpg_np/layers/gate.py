@@ -61,6 +61,11 @@ class Gate:
         stop-gradient and their adjoint is not formed.  None: all.
     form : str
         "grouped" or "textbook"; see ``layers.blocks``.
+
+    Raises
+    ------
+    ValueError
+        If ``form`` is no known name, ``gamma`` is not above 0, or the hidden width is below 1.
     """
 
     dim_in: int

@@ -60,6 +60,11 @@ class GatedTower:
         A name in ``ops.ACTIVATIONS``; gates keep ReLU.
     gate_hidden, gamma, dim_live, form
         See ``Gate``.
+
+    Raises
+    ------
+    ValueError
+        If ``gate_at`` is no known name, a width is below 1, or no layer is left to gate.
     """
 
     dims: tuple[int, ...]

@@ -43,6 +43,11 @@ class GeneratedTower:
         A name in ``ops.ACTIVATIONS``.
     form : str
         "fast" or "textbook": which of the forms in ``scenario_mlp`` or ``code_affine``.
+
+    Raises
+    ------
+    ValueError
+        If ``activation`` or ``form`` is no known name.
     """
 
     hypernetwork: Hypernetwork

@@ -102,6 +102,11 @@ class Hypernetwork:
         False: codes start with entries of variance 1, and Omega gives every kernel its Glorot
         variance; omega_0 starts at zero.  True, for codes that start near zero: omega_0 starts as
         a tower of its own.
+
+    Raises
+    ------
+    ValueError
+        If ``hyper`` is no known name.
     """
 
     dim_code: int
@@ -136,7 +141,13 @@ class Hypernetwork:
         return {"Omega_in": Omega_in, "Omega_out": Omega, "omega_0": omega_0}
 
     def coefficients(self, params: Tree, Z: Array) -> HypernetworkCache:
-        """Return what of each row of Omega (or Omega_out) a code takes (derivations 10.1h)."""
+        """Return what of each row of Omega (or Omega_out) a code of Z takes (derivations 10.1h).
+
+        Shapes
+        ------
+        Z : (M, d_z)
+        u : (M, R)
+        """
         if not self.is_low_rank:
             return HypernetworkCache(Z, None, Z, params["Omega"])
         Omega_in = params["Omega_in"]

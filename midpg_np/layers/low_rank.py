@@ -73,7 +73,16 @@ class RowWeightsCache(NamedTuple):
 
 
 def row_weights(H: Array, U: Array, V: Array, S: Array) -> tuple[Array, RowWeightsCache]:
-    """Textbook form of ``low_rank``: T_b = U S_b V, then A_b = T_b H_b (derivations 9.1a)."""
+    """Textbook form of ``low_rank``: T_b = U S_b V, then A_b = T_b H_b (derivations 9.1a).
+
+    Shapes
+    ------
+    H : (B, I)
+    U : (O, K)
+    V : (K, I)
+    S : (B, K, K)
+    A : (B, O)
+    """
     US = U @ S
     T = US @ V
     return get_xp(H=H, T=T).einsum("boi,bi->bo", T, H), RowWeightsCache(H, U, V, S, US, T)

@@ -22,7 +22,13 @@ from midpg_np.tree import Tree
 
 
 def check_rank(rank: int, dim_in: int, dim_out: int, name: str = "the layer") -> None:
-    """Raise ValueError, saying what would do, unless 1 <= rank <= min(dim_in, dim_out)."""
+    """Check the rank of ``name``, a layer of dim_in inputs and dim_out outputs.
+
+    Raises
+    ------
+    ValueError
+        Unless 1 <= rank <= min(dim_in, dim_out); the message says what would do.
+    """
     limit = min(dim_in, dim_out)
     if not 1 <= rank <= limit:
         raise ValueError(
@@ -69,6 +75,12 @@ class LowRankLayer:
         b_b is generated from z_b as well, by a network of its own, in place of a static b.
     form : str
         A name in ``LOW_RANK_FORMS``.
+
+    Raises
+    ------
+    ValueError
+        If ``rank`` is below 1 or above a width, ``over_rank`` is below ``rank``, or ``form`` is no
+        known name.
     """
 
     dim_in: int

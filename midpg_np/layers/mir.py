@@ -50,6 +50,11 @@ class MutualInformation:
     form : str
         "textbook": expand q, score matching and shuffled pairs in two passes, add the gradients.
         "grouped": fold the expansion into the weights, share the product with q of both passes.
+
+    Raises
+    ------
+    ValueError
+        If ``disc`` or ``form`` is no known name.
     """
 
     dim_context: int

@@ -49,6 +49,11 @@ class MLP:
         Widths d_0 ... d_m, input and output included; two widths are a single affine map.
     activation : str
         A name in ``ops.ACTIVATIONS``.
+
+    Raises
+    ------
+    ValueError
+        If ``activation`` is no known name, or there are not two widths of at least 1.
     """
 
     dims: tuple[int, ...]

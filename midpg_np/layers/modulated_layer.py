@@ -28,7 +28,13 @@ def divisors(width: int) -> list[int]:
 
 
 def check_divides(name: str, value: int, width_name: str, width: int) -> None:
-    """Raise ValueError, listing what would do, unless ``value`` divides ``width``."""
+    """Check that ``value`` divides ``width``; ``name`` and ``width_name`` are what they are called.
+
+    Raises
+    ------
+    ValueError
+        Unless it does; the message lists what would do.
+    """
     if value < 1 or width % value:
         raise ValueError(
             f"{name} = {value} must divide {width_name} = {width}; "
@@ -109,6 +115,12 @@ class ModulatedLayer:
     form : str
         "grouped" ("fused" where a kernel serves, else the cheaper of "row" and "column"), or one of
         "row", "column" and "textbook".
+
+    Raises
+    ------
+    ValueError
+        If ``repeat_mode``, ``w_layout`` or ``form`` is no known name, or the size of the core does
+        not divide that of W.
     """
 
     dim_in: int
@@ -156,7 +168,7 @@ class ModulatedLayer:
         return d_m * d_n + weighting + self.weighting.multiply_adds
 
     def as_in_out(self, matrix: Array) -> Array:
-        """W or Q with inputs before outputs; its own inverse."""
+        """W (d_m, d_n) or Q (B, d_r, d_c) with inputs before outputs; its own inverse."""
         return matrix if self.w_layout == "in_out" else matrix.swapaxes(-1, -2)
 
     def init(self, rng: np.random.Generator) -> Tree:

@@ -41,6 +41,11 @@ class Orthogonality:
         "cosine": G_hat has rows g / sqrt(<g, g> + eps).  "gram": G_hat = G.
     eps : float
         Keeps the norm of a zero embedding away from zero.
+
+    Raises
+    ------
+    ValueError
+        If ``orth_on`` is no known name, or ``eps`` is not above 0.
     """
 
     orth_on: str = "cosine"

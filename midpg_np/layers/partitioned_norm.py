@@ -61,6 +61,12 @@ class PartitionedNorm:
     initial_variance : float
         Moving variance at the start: that of the inputs as they are drawn.  From a start far away
         it takes some hundred batches until prediction normalises as training does.
+
+    Raises
+    ------
+    ValueError
+        If ``eps`` is not above 0, ``momentum`` lies outside [0, 1], or ``initial_variance`` is
+        negative.
     """
 
     n_scenarios: int

@@ -57,7 +57,9 @@ def penalise_rows_backward(d_loss: Array | float, cache: ReadRowsCache) -> RowGr
 def penalise_kernel(
     W: Array, weight: float, centre: float = 0.0
 ) -> tuple[Array, tuple[Array, float]]:
-    """Return weight / 2 times the sum of (W - centre)^2; cached are W - centre and the weight.
+    """Return weight / 2 times the sum of (W - centre)^2, W of any shape.
+
+    Cached are W - centre and the weight.
 
     See derivations 2.8c.
     """
@@ -72,7 +74,7 @@ def penalise_kernel_backward(d_loss: Array | float, cache: tuple[Array, float]) 
 
 
 def add_rows(gradient: Array | RowGradient, more: RowGradient) -> Array | RowGradient:
-    """Add a gradient of rows to the gradient of the same table; neither is changed."""
+    """Add ``more`` rows to the gradient of a table (V, k), in rows or whole; neither is changed."""
     if not isinstance(gradient, RowGradient):
         whole = gradient.copy()
         scatter_add_rows(whole, more.ids, more.rows)

@@ -80,6 +80,12 @@ class Pruner:
         training, the threshold at inference only.  "zero": the true derivative.
     fusion_grad : str
         "exact": what is pruned gets no gradient.  "ste": it gets that of v.
+
+    Raises
+    ------
+    ValueError
+        If ``prune``, ``binarize_grad`` or ``fusion_grad`` is no known name, ``beta`` is not above
+        0, or ``epsilon`` lies outside the range of v.
     """
 
     dim_in: int

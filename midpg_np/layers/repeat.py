@@ -14,7 +14,7 @@ REPEAT_MODES = ("block", "tile")
 
 
 def split_axis(x: Array, axis: int, n_groups: int, mode: str) -> Array:
-    """Cut an axis of length n_groups * f into two: (n_groups, f) (derivations 3.2d, 3.2e).
+    """Cut an axis of x of length n_groups * f into two: (n_groups, f) (derivations 3.2d, 3.2e).
 
     Block: the members of group g are g*f ... g*f + f - 1.  Tile: they are g, g + n_groups, ...
     """
@@ -27,7 +27,7 @@ def split_axis(x: Array, axis: int, n_groups: int, mode: str) -> Array:
 
 
 def merge_axis(x: Array, axis: int, mode: str) -> Array:
-    """Inverse of ``split_axis``: join axes ``axis`` (groups) and ``axis + 1`` (members)."""
+    """Inverse of ``split_axis``: joins the axes (..., n_groups, f, ...) of x, from ``axis`` on."""
     axis %= x.ndim
     if mode == "tile":
         x = x.swapaxes(axis, axis + 1)

@@ -81,6 +81,13 @@ def row_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, Row
     """Textbook form of ``grouped_affine``: A_i = H_i W_(s_i) + b_(s_i), row by row.
 
     See derivations 2.7a.
+
+    Shapes
+    ------
+    H : (B, I)
+    W : (M, I, O)
+    b : (M, O)
+    A : (B, O)
     """
     xp = get_xp(H=H, W=W, b=b)
     group = xp.repeat(xp.arange(len(groups.present)), groups.counts)
@@ -126,6 +133,11 @@ class ScenarioMLP:
         A name in ``ops.ACTIVATIONS``; none after the last layer.
     form : str
         "grouped" or "textbook".
+
+    Raises
+    ------
+    ValueError
+        If ``activation`` or ``form`` is no known name, or there are not two widths of at least 1.
     """
 
     n_scenarios: int
@@ -192,5 +204,5 @@ class ScenarioMLP:
 
 
 def rows_of(gradient: Array, groups: Groups) -> RowGradient:
-    """Gradient of an array with one slice per scenario, from those of the scenarios present."""
+    """Gradient of an array (D, ...) from that of the scenarios present, ``gradient`` (M, ...)."""
     return RowGradient(groups.ids, gradient, groups.n_scenarios)

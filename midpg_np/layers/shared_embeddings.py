@@ -53,6 +53,11 @@ class SharedEmbeddings:
         then a row needs only its own g, and the loss alone needs the others.
     orthogonality : Orthogonality
         The loss.
+
+    Raises
+    ------
+    ValueError
+        If ``combine`` is no known name.
     """
 
     n_scenarios: int

@@ -44,6 +44,11 @@ class Sparsity:
         mean of their penalties.
     lambda_detach : bool
         Stop the gradient through the weight.
+
+    Raises
+    ------
+    ValueError
+        If ``ratio`` is no known name, or ``r_min`` is above ``r_max``.
     """
 
     r_min: float = 0.15

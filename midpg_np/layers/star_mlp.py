@@ -81,6 +81,12 @@ class StarMLP:
         "glorot", each its own.
     form : str
         "grouped" or "textbook"; see ``layers.scenario_mlp``.
+
+    Raises
+    ------
+    ValueError
+        If ``activation``, ``specific_init`` or ``form`` is no known name, or there are not two
+        widths of at least 1.
     """
 
     n_scenarios: int

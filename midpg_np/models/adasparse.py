@@ -110,6 +110,11 @@ class AdaSparse:
         Strength lambda_hat of the regulariser, likewise.
     schedule_steps : int
         Training steps in which alpha and lambda_hat go from start to end.
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range; the message says what would do.
     """
 
     vocab_sizes: tuple[int, ...]

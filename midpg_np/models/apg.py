@@ -84,6 +84,11 @@ class APG:
         Generate b from z too, in place of a static b.
     form : str
         "grouped" or "textbook"; see ``layers.low_rank``.
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range; the message says what would do.
     """
 
     vocab_sizes: tuple[int, ...]

@@ -117,6 +117,11 @@ class DPG:
         Stop the gradient from a generator to H.
     modulate_output : bool
         Modulate the output layer as well.
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range; the message says what would do.
     """
 
     vocab_sizes: tuple[int, ...]

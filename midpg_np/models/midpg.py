@@ -57,6 +57,11 @@ class MIDPG(DPG):
         Stop the gradient from the discriminators to E_aw.
     negatives : str
         "permutation", "derangement" or "other_scenario"; see ``layers.negatives``.
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range; the message says what would do.
     """
 
     mi_weight: float = 1.0

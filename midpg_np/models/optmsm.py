@@ -101,6 +101,11 @@ class OptMSM:
         tower; it costs about d_aw (or ``hyper_rank``) towers per row.
     eps : float
         Added to the squared norms under "cosine".
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range; the message says what would do.
     """
 
     vocab_sizes: tuple[int, ...]

@@ -84,6 +84,11 @@ class PEPNet:
         Hidden width of each gate; None is the width of its output (of one block of it).
     gamma : float
         Gates lie in (0, gamma); 2 centres them at 1.
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range; the message says what would do.
     """
 
     vocab_sizes: tuple[int, ...]

@@ -67,6 +67,11 @@ class PLE:
     form : str
         "grouped": a row passes what its logit depends on, and nothing else.  "textbook": all rows
         pass all experts and gates, and their own are picked at the end.
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range; the message says what would do.
     """
 
     vocab_sizes: tuple[int, ...]

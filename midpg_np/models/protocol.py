@@ -80,6 +80,9 @@ class ParamCount(NamedTuple):
 class Model(Protocol):
     """A frozen configuration with a hand-written forward and backward pass.
 
+    ``vocab_sizes`` has the number of codes of each field, the ``n_aware`` scenario-aware ones
+    first, and there are ``n_scenarios`` scenarios.
+
     ``forward`` with ``draws=None`` is inference; with a mapping (possibly empty) it is training.
     ``frozen`` holds values that stand behind a stop-gradient at their base point, so that a
     numerical check of ``forward`` differentiates what ``backward`` claims to be its derivative;
@@ -120,10 +123,10 @@ class Model(Protocol):
         """Weight of each auxiliary term in the training loss."""
 
     def init(self, rng: np.random.Generator) -> Tree:
-        """Draw initial parameters, float64, on the host."""
+        """Draw initial parameters by ``rng``, float64, on the host."""
 
     def draw(self, rng: np.random.Generator, batch: Batch) -> Draws:
-        """Draw the random numbers of one training step, on the host."""
+        """Draw the random numbers of one training step on ``batch`` by ``rng``, on the host."""
 
     def forward(
         self,
@@ -133,10 +136,30 @@ class Model(Protocol):
         draws: Draws | None = None,
         frozen: Mapping[str, Array] | None = None,
     ) -> tuple[ModelOutput, Any]:
-        """Return the logits (and, in training, the auxiliary terms) and the cache."""
+        """Return the logits (and, in training, the auxiliary terms) and the cache.
+
+        Parameters
+        ----------
+        params : tree
+            As ``init`` returns it.
+        batch : Batch
+            On the device of ``params``; labels are not read.
+        draws : mapping, optional
+            As ``draw`` returns it, on the same device: this is training.  None: inference.
+        frozen : mapping of name to array, optional
+            Values behind a stop-gradient, by the names of ``cache.detached``; only checks give it.
+        """
 
     def backward(self, d_output: ModelOutput, cache: Any) -> Tree:
-        """Return the gradient of every parameter; ``embedding.table`` gets a ``RowGradient``."""
+        """Return the gradient of every parameter; ``embedding.table`` gets a ``RowGradient``.
+
+        Parameters
+        ----------
+        d_output : ModelOutput
+            Derivative of the loss by what ``forward`` returned.
+        cache
+            What ``forward`` returned beside it.
+        """
 
     def kinks(self, cache: Any) -> dict[str, Array]:
         """Return pre-activations by the path of the bias that shifts them, for the checks."""

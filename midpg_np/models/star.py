@@ -79,6 +79,11 @@ class STAR:
     aux_norm : bool
         Whether X is normalised for it as well, by a partitioned normalisation of its own (also
         with ``pn="none"``).
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range; the message says what would do.
     """
 
     vocab_sizes: tuple[int, ...]

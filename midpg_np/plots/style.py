@@ -26,7 +26,7 @@ MOST_LABELS = 8  # cells along an axis of a heat map that have room for their va
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty matplotlib Figure of a size in inches; it needs no display.
+    """Return an empty matplotlib Figure, ``width`` and ``height`` in inches; it needs no display.
 
     Raises
     ------

@@ -131,7 +131,10 @@ class StepClock:
 
     @classmethod
     def beside(cls, m: Array, a: np.ndarray, e: np.ndarray) -> StepClock:
-        """Return a clock at step 0, on the device and in the dtype of ``m``."""
+        """Return a clock at step 0, on the device and in the dtype of ``m``, any shape.
+
+        ``a`` and ``e`` are a_t and e_t by step t.
+        """
         xp, dtype = get_xp(m=m), np.dtype(m.dtype)
         a, e = (xp.asarray(x.astype(dtype)) for x in (a, e))
         return cls(xp.zeros((1,), dtype=np.int64), a, e, xp.zeros((3,), dtype=dtype))
@@ -143,7 +146,10 @@ class StepClock:
 
 
 def accumulate(m: Array, v: Array, g: Array, sizes: StepSizes, scratch: Array) -> None:
-    """Add a gradient to moments that have decayed, in place (derivations 2.6b)."""
+    """Add a gradient g to moments m and v that have decayed, in place (derivations 2.6b).
+
+    All have the same shape, that of the parameter.
+    """
     xp = get_xp(m=m, v=v, g=g)
     xp.multiply(g, 1.0 - sizes.beta1, out=scratch)
     m += scratch
@@ -153,9 +159,9 @@ def accumulate(m: Array, v: Array, g: Array, sizes: StepSizes, scratch: Array) -
 
 
 def displace(m: Array, v: Array, a: float | Array, e: float | Array, out: Array) -> None:
-    """Write ``a m / (sqrt(v) + e)`` to ``out``; ``a`` and ``e`` are scalars or columns.
+    """Write ``a m / (sqrt(v) + e)`` to ``out``, which has the same shape as m and v.
 
-    See derivations 2.6c.
+    ``a`` and ``e`` are scalars or columns.  See derivations 2.6c.
     """
     xp = get_xp(m=m, v=v)
     xp.sqrt(v, out=out)
@@ -165,7 +171,7 @@ def displace(m: Array, v: Array, a: float | Array, e: float | Array, out: Array)
 
 
 def flush(m: Array, v: Array) -> None:
-    """Set moments that approach the subnormal numbers to zero, in place.
+    """Set moments, any shape, that approach the subnormal numbers to zero, in place.
 
     A moment without gradient decays for ever: 0.9 times the smallest subnormal number rounds to
     itself.  Arithmetic on subnormals is 40 times slower, and these values move no weight: in

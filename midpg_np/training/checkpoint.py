@@ -201,7 +201,7 @@ def save_model(
 
 
 def load_model(path: str | Path) -> LoadedModel:
-    """Load what ``save_model`` saved; every bit is as it was.
+    """Load what ``save_model`` saved in the file ``path``; every bit is as it was.
 
     Raises
     ------

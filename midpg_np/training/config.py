@@ -70,6 +70,12 @@ class TrainConfig:
         rounding.  "auto": compiled where Numba is installed, from 8,192 training rows on.
     checkpoint_every : int or None
         Save a checkpoint every so many steps, and at every validation; None: at validations only.
+
+    Raises
+    ------
+    ValueError
+        For an option that is no known name or out of its range, and for options that exclude each
+        other; the message says what would do.
     """
 
     epochs: int = 10
@@ -148,7 +154,7 @@ class TrainConfig:
         return Adam(lr=self.lr, eps_mode=self.eps_mode, table_mode=self.table_mode)
 
     def adam_for(self, steps_per_epoch: int) -> Adam:
-        """Return the optimiser with its schedule, which depends on the steps of the whole run.
+        """Return the optimiser with its schedule, for a run of so many ``steps_per_epoch``.
 
         Raises
         ------
@@ -176,7 +182,13 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> TrainConfig:
-        """Inverse of ``as_dict``; ValueError for an option that does not exist."""
+        """Inverse of ``as_dict``: the configuration with these ``options``.
+
+        Raises
+        ------
+        ValueError
+            For an option that does not exist, or a value that it cannot have.
+        """
         known = [field.name for field in fields(cls)]
         for option in options:
             if option not in known:

@@ -38,8 +38,14 @@ def predict_logits(
 
     Parameters
     ----------
+    model, params
+        A model, and its parameters on the host.
+    dataset : Dataset
+        Encoded rows; labels are not read.
     batch_size : int, optional
         Rows predicted at a time; ``rows_per_batch`` of the model, if not given.
+    device : str
+        "cpu" or "cuda", where to compute.
 
     Shapes
     ------
@@ -130,6 +136,11 @@ def evaluate(
     device: str = "cpu",
 ) -> Metrics:
     """Return the metrics of a model on a labelled data set.
+
+    Parameters
+    ----------
+    model, params, dataset, batch_size, device
+        As ``predict_logits`` takes them; the data set has labels.
 
     Raises
     ------

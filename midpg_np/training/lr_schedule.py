@@ -71,7 +71,7 @@ class LRSchedule:
         return self.final + (1.0 - self.final) * left
 
     def largest_rise(self, steps: np.ndarray) -> np.ndarray:
-        """Return, for each step t >= 1 of ``steps``, the largest f_s / f_t of all s >= t.
+        """Return, for each step t >= 1 of ``steps`` (n,), the largest f_s / f_t of all s >= t.
 
         Factors fall, or stay, once the warm-up is over.
         """

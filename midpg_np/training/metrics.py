@@ -13,7 +13,7 @@ from midpg_np.ops import sigmoid
 
 @dataclass(frozen=True)
 class ScenarioMetrics:
-    """Metrics of the rows of one scenario; None where a metric is not defined."""
+    """Metrics of the rows of one scenario; None where a metric is not defined, LogLoss in nats."""
 
     name: str
     n_rows: int
@@ -29,7 +29,7 @@ class Metrics:
     Parameters
     ----------
     auc, logloss, positive_rate : float or None
-        Over all rows.
+        Over all rows; LogLoss in nats.
     macro_auc, macro_logloss : float or None
         Mean over the scenarios in which the metric is defined.
     n_rows : int

@@ -113,6 +113,11 @@ class Adam:
         Tables are the leaves whose last key is "table"; their gradients are ``RowGradient``.
     schedule : LRSchedule or None
         Factors of ``lr`` by step; each form of the tables is as exact with it as without.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, or ``eps_mode`` or ``table_mode`` is no known name.
     """
 
     lr: float = 1e-3
@@ -218,6 +223,11 @@ class Adam:
         ----------
         grads : tree of arrays or ``RowGradient``
             One leaf for every parameter that is not fixed.
+
+        Raises
+        ------
+        ValueError
+            If a parameter has no gradient.
         """
         leaves, gradients = tree_flatten(params), tree_flatten(grads)
         for path in (*state.layout, *state.tables):

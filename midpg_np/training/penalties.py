@@ -117,7 +117,10 @@ class Penalty:
 
 
 def is_kernel(path: str, leaf: Array) -> bool:
-    """Whether a leaf that is no table multiplies inputs: two axes or more, and no bias or scale."""
+    """Whether a leaf, any shape, that is no table multiplies inputs.
+
+    It does with two axes or more, unless its ``path`` ends in the name of a bias or a scale.
+    """
     return leaf.ndim >= 2 and path.rpartition(".")[2] not in NO_KERNELS
 
 

@@ -160,7 +160,7 @@ def _add_gradient(m: Array, v: Array, g: Array, sizes: StepSizes) -> None:
 def update_rows(
     p: Array, moments: TableMoments, gradient: RowGradient, sizes: StepSizes, step: int
 ) -> None:
-    """Step ``step`` on the rows that have a gradient, in place; the others wait.
+    """Step ``step`` on the rows of p (V, K) that have a gradient, in place; the others wait.
 
     Raises
     ------
@@ -264,7 +264,7 @@ def _gather_up(
 def settle_table(
     p: Array, moments: TableMoments, sizes: StepSizes, missed: tuple[MissedSteps, ...], step: int
 ) -> None:
-    """Bring every row to ``step``, in place."""
+    """Bring every row of p (V, K) to ``step``, in place."""
     assert moments.last is not None
     write_back(moments)
     waiting = np.flatnonzero((moments.last != NEVER) & (moments.last < step))

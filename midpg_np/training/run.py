@@ -76,6 +76,8 @@ def write_run(
 
     Raises
     ------
+    ValueError
+        If ``results`` is empty or has more than a main result and a baseline.
     FileExistsError
         If the folder holds a finished run and ``overwrite`` is False.
     ImportError

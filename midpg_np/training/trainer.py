@@ -74,7 +74,7 @@ class FitResult:
     history : list of dict
         One record per validation: epoch, step, rows, train_loss and its terms, valid_auc,
         valid_macro_auc, valid_logloss, valid_scenarios (auc and logloss by scenario), is_best,
-        seconds.
+        seconds.  Losses are in nats.
     best_epoch, best_step : int
         When the returned parameters were reached.
     n_steps : int
@@ -82,7 +82,7 @@ class FitResult:
     stopped_by : str
         "epochs" or "patience".
     seconds : float
-        Wall-clock time.
+        Wall-clock time, in seconds.
     """
 
     params: Tree

@@ -147,6 +147,11 @@ def make_case(model: Any, seed: int = 0, n_rows: int = N_ROWS) -> StepCase:
         Seed of all numbers.
     n_rows : int
         Rows B of the batch.
+
+    Raises
+    ------
+    ValueError
+        If ``n_rows`` is below 1.
     """
     if n_rows < 1:
         raise ValueError(f"n_rows must be at least 1; got {n_rows}.")
@@ -169,7 +174,7 @@ def _given(params: Tree, batch: Batch, draws: Mapping[str, Any]) -> dict[str, np
 
 
 def load_case(path: str | Path) -> StepCase:
-    """Read a case that ``StepCase.save`` wrote; every bit is as it was.
+    """Read a case that ``StepCase.save`` wrote to ``path``; every bit is as it was.
 
     Raises
     ------

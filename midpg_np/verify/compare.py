@@ -123,7 +123,13 @@ class Comparison:
         return next((entry for entry in self.wrong if entry.kind == kind), None)
 
     def raise_if_wrong(self) -> None:
-        """Raise ``DumpMismatchError`` that names the first value and the first gradient."""
+        """Raise an error that names the first wrong value and the first wrong gradient.
+
+        Raises
+        ------
+        DumpMismatchError
+            Unless ``ok``.
+        """
         if self.ok:
             return
         firsts = [self.first(kind) for kind in ("value", "gradient", "next", "serving")]

@@ -50,7 +50,13 @@ class Report:
         return self.comparison.ok and not self.problems
 
     def raise_if_wrong(self) -> None:
-        """Raise ``DumpMismatchError`` that says all that is wrong."""
+        """Raise an error that says all that is wrong.
+
+        Raises
+        ------
+        DumpMismatchError
+            Unless ``ok``.
+        """
         if not self.ok:
             raise DumpMismatchError(str(self))
 
