@@ -15,6 +15,11 @@ class Wrong(NamedTuple):
     case: str
     spoil: Callable
 
+    @property
+    def forward(self):
+        """Name of the right case, whose forward it keeps."""
+        return self.case
+
     def build(self, sizes, rng):
         right = CASES[self.case](sizes, rng)
         return self.spoil(wake_units(right))

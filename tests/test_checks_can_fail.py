@@ -6,6 +6,8 @@ weaker checks miss.
 
 import numpy as np
 import pytest
+from same_forward import derivatives_taken_once
+from small import training_case
 from strategies import generator, random_sizes
 from wrong_backwards import WRONG as WRONG_LAYERS
 from wrong_kinds import WrongClass
@@ -23,8 +25,21 @@ WRONG = WRONG_LAYERS | WRONG_SYSTEM_LAYERS
 WRONG_MODELS = WRONG_MIDPG | WRONG_SYSTEMS
 N_DRAWS = 20
 few_and_all_draws = pytest.mark.parametrize(
-    "n_draws", [2, pytest.param(N_DRAWS, marks=pytest.mark.slow)]
+    "draws",
+    [range(2), pytest.param(range(2, N_DRAWS), marks=pytest.mark.slow)],
+    ids=["few", "all"],
 )
+
+
+def by_forward(wrong):
+    """Names of mistakes by the case or model whose backward they spoil."""
+    names = {}
+    for name, mistake in wrong.items():
+        names.setdefault(mistake.forward, []).append(name)
+    return names
+
+
+LAYERS, SYSTEMS = by_forward(WRONG), by_forward(WRONG_MODELS)
 
 
 def test_there_are_many_mistakes():
@@ -32,42 +47,49 @@ def test_there_are_many_mistakes():
 
 
 @few_and_all_draws
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_ops_and_layers_are_rejected_in_every_draw(name, n_draws):
-    for seed in range(n_draws):
-        rng = generator(seed)
-        case = WRONG[name].build(random_sizes(rng, min_rows=4), rng)
-        assert not check_gradients(case, rng, differences=False).ok, seed
+@pytest.mark.parametrize("case", LAYERS)
+def test_wrong_ops_and_layers_are_rejected_in_every_draw(case, draws):
+    """And the right ones are accepted in the same draws."""
+    for seed in draws:
+        with derivatives_taken_once():
+            rng = generator(seed)
+            right = CASES[case](random_sizes(rng, min_rows=4), rng)
+            check_gradients(right, rng, differences=False).raise_if_wrong()
+            for name in LAYERS[case]:
+                rng = generator(seed)
+                wrong = WRONG[name].build(random_sizes(rng, min_rows=4), rng)
+                assert not check_gradients(wrong, rng, differences=False).ok, (name, seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WRONG)
-def test_differences_reject_them_without_the_complex_step(name, monkeypatch):
+@pytest.mark.parametrize("case", LAYERS)
+def test_differences_reject_them_without_the_complex_step(case, monkeypatch):
     monkeypatch.setattr("midpg_np.checks.gradient.COMPLEX_TOLERANCE", np.inf)
-    case = WRONG[name].build(Sizes(), generator(1))
-    assert not check_gradients(case, generator(2)).ok
+    with derivatives_taken_once():
+        for name in LAYERS[case]:
+            wrong = WRONG[name].build(Sizes(), generator(1))
+            assert not check_gradients(wrong, generator(2)).ok, name
 
 
 @few_and_all_draws
-@pytest.mark.parametrize("name", WRONG_MODELS)
-def test_wrong_models_are_rejected_in_every_draw(name, n_draws):
-    for seed in range(n_draws):
-        rng = generator(seed)
-        case = WRONG_MODELS[name].build(rng)
-        assert not check_gradients(case, rng, differences=False, max_entries=12).ok, seed
+@pytest.mark.parametrize("model", SYSTEMS)
+def test_wrong_models_are_rejected_in_every_draw(model, draws):
+    """And the right ones are accepted in the same draws."""
+    for seed in draws:
+        with derivatives_taken_once():
+            rng = generator(seed)
+            right = training_case(WRONG_MODELS[SYSTEMS[model][0]].right, rng)
+            check_gradients(right, rng, differences=False, max_entries=12).raise_if_wrong()
+            for name in SYSTEMS[model]:
+                rng = generator(seed)
+                wrong = WRONG_MODELS[name].build(rng)
+                report = check_gradients(wrong, rng, differences=False, max_entries=12)
+                assert not report.ok, (name, seed)
 
 
 @pytest.mark.parametrize("name", [n for n, w in WRONG_MODELS.items() if isinstance(w, WrongClass)])
 def test_one_direction_rejects_wrong_models(name):
     assert not check_directions(WRONG_MODELS[name].build(generator(1)), generator(2)).ok
-
-
-def test_right_ones_are_accepted_in_the_same_draws():
-    for name in {wrong.case for wrong in WRONG.values()}:
-        for seed in range(3):
-            rng = generator(seed)
-            case = CASES[name](random_sizes(rng, min_rows=4), rng)
-            check_gradients(case, rng, differences=False).raise_if_wrong()
 
 
 def test_the_message_names_the_entry_and_both_numbers():

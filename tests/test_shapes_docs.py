@@ -219,6 +219,7 @@ EXAMPLES |= {
     "layers.groups.Groups": lambda: groups()._asdict(),
     "layers.groups.group_rows": lambda: zeros(scenario=(7,)),
     "layers.scenario_mlp.grouped_affine": lambda: grouped_maps("grouped"),
+    "layers.scenario_mlp.row_affine": lambda: grouped_maps("textbook"),
     "layers.mixture.mixture": lambda: called(mixture, "g", **zeros(alpha=(7, 3), S=(7, 3, 4))),
 }
 for kind in SYSTEMS:  # a model's file brings the examples of its own layers

@@ -235,12 +235,12 @@ LAYERS = {
     "dwm: Q (1 - Q) whatever the gain": inside(
         "dwm r sigmoid on product",
         "layers.core.scaled_sigmoid_backward",
-        lambda dQ, c, out: sigmoid_backward(dQ, c[0]),
+        lambda dQ, c, out: np.copyto(out, sigmoid_backward(dQ, c[0])),
     ),
     "dwm: gain forgotten": inside(
         "dwm non sigmoid on product",
         "layers.dwm.scaled_sigmoid_backward",
-        lambda dQ, c, out: scaled_sigmoid_backward(dQ, c) / GAIN,
+        lambda dQ, c, out: np.copyto(out, scaled_sigmoid_backward(dQ, c) / GAIN),
     ),
     "dwm: sigmoid of the factors forgotten": inside(
         "dwm c sigmoid on factors", "layers.core.sigmoid_backward", lambda dy, y: dy

@@ -1,8 +1,8 @@
 """Ways in which a whole model can be wrong on purpose."""
 
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 from small import small_model, training_case
 
 from midpg_np.models import MODELS
@@ -25,12 +25,26 @@ def same_fields(kind, layer):
     return kind(**{name: getattr(layer, name) for name in layer.__dataclass_fields__})
 
 
+def title(model, options):
+    """Name of a small model with options."""
+    return " ".join([model, *(f"{name}={value}" for name, value in options.items())])
+
+
 @dataclass(frozen=True)
 class WrongClass:
     """A subclass with one mistake in its backward."""
 
     kind: type
     options: dict = field(default_factory=dict)
+
+    @property
+    def forward(self):
+        """Name of the right model, whose forward it keeps."""
+        return title(registered_name(self.kind), self.options)
+
+    @property
+    def right(self):
+        return small_model(registered_name(self.kind), **self.options)
 
     def build(self, rng):
         return training_case(small_copy(self.kind, self.options), rng)
@@ -46,11 +60,21 @@ class WrongOption:
     in_backward: object
     options: dict = field(default_factory=dict)
 
+    @property
+    def forward(self):
+        """Name of the right model, whose forward it keeps."""
+        is_default = getattr(small_model(self.name, **self.options), self.option) == self.in_forward
+        changed = {} if is_default else {self.option: self.in_forward}
+        return title(self.name, self.options | changed)
+
+    @property
+    def right(self):
+        return small_model(self.name, **(self.options | {self.option: self.in_forward}))
+
     def build(self, rng):
-        model = small_model(self.name, **(self.options | {self.option: self.in_forward}))
-        other = replace(model, **{self.option: self.in_backward})
-        seed = int(rng.integers(2**32))
-        right, wrong = (training_case(m, np.random.default_rng(seed)) for m in (model, other))
+        other = replace(self.right, **{self.option: self.in_backward})
+        wrong = training_case(other, deepcopy(rng))
+        right = training_case(self.right, rng)
         right.forward(right.inputs, None)
         wrong.forward(wrong.inputs, None)  # leaves the template of an adjoint behind
         return replace(right, backward=wrong.backward)

@@ -9,7 +9,9 @@ not.
 
 **Read first.** Nothing.
 
-**Equations.** None yet: derivations 1.3 lists the inputs, the formulas begin in tutorial 02.
+**Equations.** None yet. All formulas stand in a book, docs/derivations; its sections and equations
+have numbers, which the tutorials cite: derivations 1.3 lists the inputs. *The paper* is that of
+MI-DPG, named there. Letters are those of docs/notation.md.
 
 **Time.** A few seconds on a laptop.
 """
@@ -92,11 +94,12 @@ print("label   ", batch.label)
 # -------------------
 # A **DNN** (deep neural network) turns each code into a few numbers that it learns (tutorial 02),
 # puts those of all fields side by side, and sends them through layers (tutorial 03). A layer
-# multiplies what comes in with its **weights** and adds up; the layers before the last are called
-# hidden. The last one leaves a single number per row, the **logit** :math:`z`. A logit says how
-# probable label 1 is, on a scale without ends: probability 1/2 is logit 0, and a probability
-# :math:`p` is logit :math:`\log\frac p{1-p}`, the logarithm of the odds. The way back is the
-# sigmoid.
+# multiplies what comes in with its **weights** and adds up. The layers before the last are called
+# hidden: the numbers that come out of one for a row are a **hidden vector**, each of them belongs
+# to a **hidden unit**. The last layer leaves a single number per row, the **logit** :math:`z`. A
+# logit says how probable label 1 is, on a scale without ends: probability 1/2 is logit 0, and a
+# probability :math:`p` is logit :math:`\log\frac p{1-p}`, the logarithm of the odds. The way back
+# is the **sigmoid**.
 
 z = np.array([-4.0, -1.0, 0.0, 1.0, 4.0])
 print("logit      ", *(f"{value:+.1f} " for value in z))
@@ -107,13 +110,15 @@ print("probability", *(f"{value:.3f}" for value in sigmoid(z)[0]))
 # that the model gave to what then happened, minus its logarithm, and the mean of that over the
 # rows. A coin, which always says 1/2, has the loss :math:`\log 2`, ``0.6931``, whatever happens. A
 # loss above that is worse than knowing nothing. The best loss that anyone can have here follows
-# from the true chances; it is not 0, because buyers are not sure themselves.
+# from the true chances; it is not 0, because buyers are not sure themselves. This loss is called
+# **cross-entropy**, or **logistic loss**.
 #
 # **Training** looks for values of the network's **parameters**, the weights and all other numbers
 # in it, that make the loss of the training rows small. It takes one batch after the other and steps
-# a little way against the gradient of the loss; that gradient is what all these tutorials are
-# about. An **epoch** is one pass over all training rows. The loss that counts is that of the test
-# rows, which training does not see.
+# a little way against the **gradient** of the loss, its derivatives by all parameters; that
+# gradient is what all these tutorials are about. How far it steps is the **learning rate**, ``lr``.
+# An **epoch** is one pass over all training rows. The loss that counts is that of the test rows,
+# which training does not see.
 
 COIN = np.log(2.0)
 print(f"loss of a coin {COIN:.4f}")
@@ -244,13 +249,13 @@ by_country.fit(train_table)
 world = {"train": by_country.transform(train_table), "test": by_country.transform(test_table)}
 
 # %%
-# The DNN sees the country as one more field. Beside it stands **DPG**, the model of the paper
-# without its last ingredient. It is one network for all, too, but it treats each row its own way:
-# before a row passes a hidden layer, every weight of that layer is multiplied by a number between 0
-# and 1. These numbers come from a second, small network that reads the context of the row, here
-# the country. (``dwm_inputs="aw_only"`` says so; as a rule it reads the input of the layer as
-# well.) So what the countries share is learned once, by all rows together, and what is peculiar to
-# one of them is a matter of turning weights up and down.
+# The DNN sees the country as one more field. Beside it stands **DPG**, which is **MI-DPG**, the
+# model of the paper, without its last ingredient. It is one network for all, too, but it treats
+# each row its own way: before a row passes a hidden layer, every weight of that layer is multiplied
+# by a number between 0 and 1. These numbers come from a second, small network that reads the
+# context of the row, here the country. (``dwm_inputs="aw_only"`` says so; as a rule it reads the
+# input of the layer as well.) So what the countries share is learned once, by all rows together,
+# and what is peculiar to one of them is a matter of turning weights up and down.
 
 wide = (64, 32)
 dnn = train(DNN, world, wide, batch_size=256)
@@ -289,8 +294,8 @@ plots.show(figure, "01_loss_by_country")
 # %%
 # The DNN does not fail as the blind model did; it is better than the coin in every country. But it
 # has to learn each reading anew, and 200 rows of a country are few for that. DPG, with the same
-# rows, is closer to what is possible in most countries. With other seeds its lead is smaller or
-# larger; it was there in all that we tried.
+# rows, is closer to what is possible in most countries. With another **seed**, the number from
+# which all random numbers follow, its lead is smaller or larger; it was there in all that we tried.
 #
 # Do not take this for a law. We made a world in which the same fields are read in twenty ways, and
 # it is the world that DPG is made for. Where scenarios differ little, a plain network loses

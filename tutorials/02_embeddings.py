@@ -41,6 +41,11 @@ print(E_by_hand)
 # %%
 # The library keeps all tables below each other in one array. ``offsets`` says where each field
 # begins: row ``offsets[f] + code``. One array means one lookup for all fields, and later one sum.
+#
+# To compute the output of a layer is its **forward pass**. ``forward`` returns two things, the
+# output and a **cache**: what the way back will need, here the numbers of the rows that were read,
+# ``cache.ids``. And ``expect_close`` compares two results: it prints their largest difference,
+# relative to the largest entry, and raises an error if that is more than rounding.
 
 params = {"table": np.concatenate(T)}
 E, cache = layer.forward(params, codes)
@@ -136,7 +141,8 @@ expect_close(right, field.backward_dense(dE, cache)["table"], name="scatter-add"
 
 # %%
 # ``scatter_add_rows`` is the sum as it should be, on a CPU and on a GPU. (``np.add.at`` does it,
-# too.) The lossy line keeps one summand per code that occurs, ``50`` of ``512``.
+# too.) A **scatter-add** sends each row to the place that its id names, and adds it there. The
+# lossy line keeps one summand per code that occurs, ``50`` of ``512``.
 #
 # The picture has a dot for each code: how long its gradient should be, and how long the lossy line
 # makes it. The more often a code occurs, the more it misses.
@@ -222,9 +228,9 @@ expect_close(gradient.dense(), users.backward_dense(dE, cache)["table"], name="R
 #
 # .. dropdown:: Solution 3
 #
-#    :math:`E_b = \frac13 \sum_m T[x_{b,m}]`. Each of the three rows is read with the factor 1/3,
-#    so each receives :math:`\frac13 \bar E_b`; a code that occurs twice in one example receives
-#    it twice.
+#    With :math:`x_{b,m}` the code of purchase :math:`m`, :math:`E_b = \frac13 \sum_m T[x_{b,m}]`.
+#    Each of the three rows is read with the factor 1/3, so each receives :math:`\frac13 \bar E_b`;
+#    a code that occurs twice in one example receives it twice.
 #
 #    .. code-block:: python
 #

@@ -18,9 +18,10 @@ code is ``midpg_np/ops.py``, ``midpg_np/losses.py`` and ``midpg_np/layers/mlp.py
 # The affine map
 # --------------
 # A layer mixes its inputs: :math:`A = H W + \mathbf 1 b^\top`. An example is a row of :math:`H`.
-# The **weights** :math:`W` have a row per input and a column per output, and the **bias** :math:`b`
-# is added to every row. In all tutorials the index :math:`b` counts examples, :math:`i` inputs and
-# :math:`j` outputs; so the bias, which has an entry for each output, is :math:`b_j`.
+# The weights :math:`W` have a row per input and a column per output, and the **bias** :math:`b` is
+# added to every row: :math:`\mathbf 1` is a column of ones, so :math:`\mathbf 1 b^\top` has
+# :math:`b` in each of its rows. In all tutorials the index :math:`b` counts examples, :math:`i`
+# inputs and :math:`j` outputs; so the bias, which has an entry for each output, is :math:`b_j`.
 #
 # .. math:: A_{bj} = \sum_i H_{bi} W_{ij} + b_j
 #
@@ -68,8 +69,7 @@ expect_close(db_by_hand, db, name="db")
 #
 # A transpose is no inverse; it turns the question round. Forward, a column of :math:`W` says what
 # an output reads; backward, a row of it says by whom an input was read. The backward pass needs
-# :math:`H` and :math:`W`, so the forward pass keeps them: that is its **cache**, the second thing
-# that every forward pass of this library returns.
+# :math:`H` and :math:`W`, so the forward pass keeps them in its cache.
 
 expect_close(dA @ W.T, dH, name="dH by a product")
 expect_close(H.T @ dA, dW, name="dW by a product")
@@ -79,9 +79,8 @@ print("kept:", cache._fields)
 # The ReLU
 # --------
 # Between two affine maps stands a function that bends each entry for itself, the **activation**;
-# without it two layers would be no more than one (exercise 1). Ours is the ReLU,
-# :math:`y = \max(x, 0)`. An entry has a single reader, so its adjoint is the one from above times
-# the slope:
+# without it two layers would be no more than one (exercise 1). Ours is the **ReLU**, :math:`y =
+# \max(x, 0)`. An entry has a single reader, so its adjoint is the one from above times the slope:
 #
 # .. math:: \bar x = \bar y \cdot \mathbf 1[x > 0] ,
 #

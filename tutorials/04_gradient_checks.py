@@ -19,7 +19,9 @@ and which mistakes it cannot see at all.
 # --------------------------
 # A backward pass claims to know how the loss changes with every parameter. The claim can be tested:
 # move one parameter by a small **step** :math:`h`, evaluate again, divide. The network of tutorial
-# 03, with tanh in place of the ReLU for the moment, and one of its weights:
+# 03, with tanh in place of the ReLU for the moment, and one of its weights. All parameters together
+# are a **tree**, a dictionary of arrays and of further dictionaries; ``tree_set`` changes a leaf of
+# it, and ``perturbed`` moves every leaf away from the value at which it starts.
 
 import numpy as np
 
@@ -63,16 +65,18 @@ print(f"claimed {claimed:+.12f}, difference {(moved(h) - moved(0.0)) / h:+.12f}"
 # and in two ways. The quotient leaves out the curvature, an error that shrinks with :math:`h`. And
 # it subtracts two numbers that are nearly equal: of the 16 digits that a computer keeps, rounding
 # has spoilt the last one, and the quotient magnifies that by :math:`1/h`. With
-# :math:`\varepsilon \approx 10^{-16}` the error is about
+# :math:`\varepsilon \approx 10^{-16}`, the relative error of a rounded number, the error is about
 #
-# .. math:: c\, h^p + \varepsilon / h ,
+# .. math:: c\, h^p + \varepsilon / h
 #
-# a valley, whose bottom lies near :math:`h = \varepsilon^{1/(p+1)}`. The order :math:`p` says how
-# well the quotient knows the function: 1 for the one above, 2 if one steps to both sides,
+# with some constant :math:`c`: a valley, whose bottom lies near
+# :math:`h = \varepsilon^{1/(p+1)}`. The **order** :math:`p` says how well the quotient knows the
+# function :math:`f`: 1 for the one above, 2 if one steps to both sides of :math:`x`,
 # :math:`[f(x+h) - f(x-h)] / 2h`, and 4 for two steps to each side (derivations 13.2b). The last
 # two are called **central differences**.
 #
-# There is a way without subtraction. Step not to the side but *up*, into the complex numbers:
+# There is a way without subtraction. Step not to the side but *up*, into the complex numbers, with
+# :math:`\mathrm i` the imaginary unit:
 # :math:`f(x + \mathrm i h) = f(x) + \mathrm i h f'(x) - \dots`, so
 #
 # .. math:: f'(x) \approx \frac{\operatorname{Im} f(x + \mathrm i h)}{h} .
@@ -269,9 +273,9 @@ expect_close(half.forward({"z": np.zeros(5)}, None)[0][0], np.log(2.0) / 2.0, na
 # %%
 # Exercises
 # ---------
-# **1.** A softmax turns numbers into weights that add up to 1 (it comes in tutorial 13). Somebody's
-# backward pass of it returns zeros. Check it with an adjoint of ones at the output, that is, with
-# :math:`f = \sum Y`, and then with a random one. Why does the first check pass?
+# **1.** A **softmax** turns numbers into weights that add up to 1 (it comes in tutorial 13).
+# Somebody's backward pass of it returns zeros. Check it with an adjoint of ones at the output, that
+# is, with :math:`f = \sum Y`, and then with a random one. Why does the first check pass?
 #
 # .. dropdown:: Solution 1
 #

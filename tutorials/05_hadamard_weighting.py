@@ -31,10 +31,10 @@ The code is ``midpg_np/layers/modulated.py``, functions ``textbook`` and ``textb
 # .. math:: A_{bj} = \sum_i S_{b,ij}\, W_{ij}\, H_{bi} + b_j .
 #
 # This is equation (1) of the paper (derivations 3.2f). :math:`W` is still shared by all;
-# :math:`S_b`, the **weighting matrix**, is not. With :math:`\odot` for the product entry by
-# entry (the Hadamard product) the example's own matrix is :math:`V_b = S_b \odot W`. Where
-# :math:`S_b` comes from is the matter of tutorials 06 and 07. Here it falls from the sky, and
-# the question is what a layer does with it.
+# :math:`S_b`, the **weighting matrix**, is not. With :math:`\odot` for the product entry by entry
+# (the **Hadamard product**) the example's own matrix is :math:`V_b = S_b \odot W`. Where
+# :math:`S_b` comes from is the matter of tutorials 06 and 07. Here it falls from the sky, and the
+# question is what a layer does with it.
 #
 # Take three inputs, two outputs, and two examples with the **same** input. An entry 1 of
 # :math:`S_b` leaves the connection from :math:`i` to :math:`j` as it is, an entry 0 cuts it.
@@ -71,8 +71,9 @@ print(A.tolist())
 # missing there is summed over.
 #
 # The library's ``textbook`` takes the weighting matrix in a compressed form, the **core** that
-# tutorial 06 is about. A core as large as :math:`W` is the weighting matrix itself, so we can
-# hand in :math:`S` as it is. Random numbers from here on, and no two sizes the same.
+# tutorial 06 is about. A core as large as :math:`W` is the weighting matrix itself, so we can hand
+# in :math:`S` as it is. (``"block"`` says how a smaller core would be copied.) Random numbers from
+# here on, for :math:`d_m` inputs and :math:`d_n` outputs, and no two sizes the same.
 
 rng = np.random.default_rng(5)
 B, d_m, d_n = 4, 5, 3
@@ -202,7 +203,7 @@ expect_close(V[0] @ dA[0], dH[0], name="dH of example 0 is V dA")
 expect_close((dV * S).sum(axis=0), dW, name="dW, in two steps")
 
 # %%
-# So :math:`\bar W = \sum_b S_b \odot (H_b \bar A_b^{\mathsf T})`: every example sends back its
+# So :math:`\bar W = \sum_b S_b \odot (H_b \bar A_b^\top)`: every example sends back its
 # outer product, **weighted with its own** :math:`S_b`, and these are added. In the picture each
 # line is an example of a batch of two. The first two panels, multiplied entry by entry, give the
 # third; the thirds, added up, give the large one.
@@ -227,10 +228,10 @@ plots.show(figure, "05_sum_over_examples")
 # Two shortcuts that are wrong
 # ----------------------------
 # For a plain affine map the sum over the examples hides in a matrix product,
-# :math:`\sum_b H_b \bar A_b^{\mathsf T} = H^{\mathsf T}\bar A`. It is tempting to keep that and
+# :math:`\sum_b H_b \bar A_b^\top = H^\top\bar A`. It is tempting to keep that and
 # to weight its result with the average matrix:
 #
-# .. math:: \bar W \overset{?}{=} \Bigl(\frac1B\sum_b S_b\Bigr) \odot (H^{\mathsf T} \bar A) .
+# .. math:: \bar W \overset{?}{=} \Bigl(\frac1B\sum_b S_b\Bigr) \odot (H^\top \bar A) .
 #
 # But a sum of products is not the product of the sums. The shortcut is exact where :math:`S` is
 # the same for all examples, and wrong exactly where it matters, where examples differ:
@@ -249,20 +250,20 @@ assert error > 0.1
 # A test with one example, or with equal rows, sees nothing of this. That is why the checks of
 # this project use batches whose rows all differ.
 #
-# The same temptation exists in the forward pass: compute :math:`HW` for all examples at once,
-# then weight. It fails for the same reason. In :math:`(HW)_{bj} = \sum_i H_{bi}W_{ij}` the index
+# The same temptation exists in the forward pass: compute :math:`HW` for all examples at once, then
+# weight. It fails for the same reason. In :math:`(HW)_{bj} = \sum_i H_{bi}W_{ij}` the index
 # :math:`i` is summed away, and :math:`S_{b,ij}` can no longer tell the inputs apart. Only an
 # :math:`S` that does not depend on :math:`i`, or is constant on groups of inputs, leaves a door
-# open. Tutorial 07 finds gates behind it, and tutorial 08 the fast form of the layer.
+# open. Tutorial 07 looks behind it, and tutorial 08 finds the fast form of the layer there.
 
 # %%
 # The whole layer
 # ---------------
-# A hidden layer adds its bias and applies an activation, :math:`H' = \phi(A)`. Both are old
-# friends (tutorial 03): :math:`\bar A = \bar H' \odot \phi'(A)`, for ReLU a mask, and
-# :math:`\bar b` sums over the examples. Written as a forward and a backward, this can be put
-# before the judge of tutorial 04: the complex step looks at every entry of every gradient, with
-# a random adjoint behind the layer.
+# A hidden layer adds its bias and applies an activation, :math:`H' = \phi(A)`. Both are old friends
+# (tutorial 03): :math:`\bar A = \bar H' \odot \phi'(A)`, where :math:`\phi'` of the ReLU is a mask
+# of zeros and ones, and :math:`\bar b` sums over the examples. Written as a forward and a backward,
+# this can be put before the judge of tutorial 04: the complex step looks at every entry of every
+# gradient, with a random adjoint behind the layer.
 
 
 def layer_forward(inputs, frozen=None):
@@ -335,7 +336,7 @@ print(f"{report.n_entries} entries checked, largest error {report.complex_error:
 #
 # .. dropdown:: Solution 3
 #
-#    Give all rows the same outer product :math:`H_b\bar A_b^{\mathsf T}`. Then it can be taken
+#    Give all rows the same outer product :math:`H_b\bar A_b^\top`. Then it can be taken
 #    out of the sum, and the average of :math:`S` is right. A test needs rows that differ in
 #    **everything** that the sum couples; random weightings alone are not enough.
 #

@@ -36,8 +36,8 @@ derivations 3.4f, 3.4j and 3.4k. The code is ``midpg_np/layers/core.py`` and
 # - The **repeat operator** :math:`\psi` copies every entry of the core :math:`f_r f_c` times,
 #   until it has the size of :math:`W`: :math:`d_m = d_r f_r` and :math:`d_n = d_c f_c`.
 #
-# The smallest size of the paper's grid, which is the default here, divides each side by 8 and
-# has :math:`d_k = 1`. What is left to generate:
+# The smallest core that the paper tries, which is the default here, divides each side by 8 and has
+# :math:`d_k = 1`. What is left to generate:
 
 import numpy as np
 
@@ -74,8 +74,8 @@ print(f"factors           {d_r} + {d_c}:    {d_r * d_k + d_k * d_c} numbers")
 #    \bar R_{b,rk} = \sum_c \bar P_{b,rc}\, C_{b,kc}, \qquad
 #    \bar C_{b,kc} = \sum_r R_{b,rk}\, \bar P_{b,rc} .
 #
-# For one example these are matrix products, :math:`\bar R = \bar P C^{\mathsf T}` and
-# :math:`\bar C = R^{\mathsf T} \bar P`, the same two as for an affine map.
+# For one example these are matrix products, :math:`\bar R = \bar P C^\top` and
+# :math:`\bar C = R^\top \bar P`, the same two as for an affine map.
 
 rng = np.random.default_rng(6)
 B, d_r, d_c, d_k = 5, 3, 4, 2
@@ -96,9 +96,9 @@ expect_close(dC_by_loops[0], R[0].T @ dP[0], name="dC of example 0")
 # Step 2: a sigmoid with a gain
 # -----------------------------
 # :math:`Q = \rho\,\sigma(P)`, entry by entry, so every entry has one reader and its adjoint is a
-# product with the slope. Tutorial 03 has :math:`\sigma' = \sigma(1-\sigma)`. The backward pass
-# would rather use what the forward pass has kept, which is :math:`Q` and not :math:`\sigma(P)`.
-# Put :math:`\sigma = Q/\rho`:
+# product with the slope. From :math:`\sigma(x) = 1/(1+e^{-x})` follows :math:`\sigma' =
+# \sigma(1-\sigma)`. The backward pass would rather use what the forward pass has kept, which is
+# :math:`Q` and not :math:`\sigma(P)`. Put :math:`\sigma = Q/\rho`:
 #
 # .. math::
 #
@@ -125,10 +125,10 @@ expect_close(np.einsum("brc,bkc->brk", dP, C), dR, name="dR")
 expect_close(np.einsum("brk,brc->bkc", R, dP), dC, name="dC")
 
 # %%
-# That is all of ``core.py``. Its loop over a few rows of the core at a time changes no number:
-# it lets product, sigmoid and their adjoints meet in the processor's cache. And its einsum
-# strings are put together at run time, because a factor may come without the letter ``b``;
-# tutorial 07 shows why.
+# That is all of ``core.py``. Its loop over a few rows of the core at a time changes no number: it
+# lets product, sigmoid and their adjoints meet in the processor's fast memory. And its einsum
+# strings are put together at run time, because a factor may come without the letter ``b``; tutorial
+# 07 shows why.
 #
 # A remark on ranks. :math:`P_b` has rank :math:`d_k` at most. The sigmoid works on single
 # entries and not on the matrix as a whole, so the core has no such limit. "Low rank" tells how
@@ -278,12 +278,12 @@ for idea, candidate in candidates.items():
 #
 # .. math::
 #
-#    S_b = E_r\, Q_b\, E_c^{\mathsf T}
+#    S_b = E_r\, Q_b\, E_c^\top
 #    \qquad\Longrightarrow\qquad
-#    \bar Q_b = E_r^{\mathsf T}\, \bar S_b\, E_c ,
+#    \bar Q_b = E_r^\top\, \bar S_b\, E_c ,
 #
 # by the product rule of step 1, applied from the left and from the right.
-# :math:`E_r^{\mathsf T}` has in each row ones at the members of a row group, so it adds them.
+# :math:`E_r^\top` has in each row ones at the members of a row group, so it adds them.
 
 for mode in ("block", "tile"):
     E_r = (row_of[mode][:, None] == np.arange(d_r)).astype(float)
@@ -368,7 +368,7 @@ expect_close(repeat_backward(dS, d_r, d_c, "tile"), dQ_at_once, name="dQ, in one
 #
 # .. dropdown:: Solution 1
 #
-#    There :math:`Q = 1`, so the wrong formula gives exactly zero: no generator learns anything,
+#    There :math:`Q = 1`, so the wrong formula gives exactly zero: nothing in front of it learns,
 #    and no message says so. The right slope is :math:`Q(1 - Q/2) = 1/2`.
 #
 #    .. code-block:: python
@@ -389,8 +389,8 @@ expect_close(repeat_backward(dS, d_r, d_c, "tile"), dQ_at_once, name="dQ, in one
 # .. dropdown:: Solution 2
 #
 #    Write :math:`\hat R = \sigma(R)` and :math:`\hat C = \sigma(C)`. Step 1 gives
-#    :math:`\bar{\hat R} = \rho\bar Q\hat C^{\mathsf T}` and
-#    :math:`\bar{\hat C} = \hat R^{\mathsf T}\rho\bar Q`. Then each goes through its own sigmoid,
+#    :math:`\bar{\hat R} = \rho\bar Q\hat C^\top` and
+#    :math:`\bar{\hat C} = \hat R^\top\rho\bar Q`. Then each goes through its own sigmoid,
 #    without a gain.
 #
 #    .. code-block:: python

@@ -24,9 +24,10 @@ and ``midpg_np/layers/modulated_layer.py``.
 #
 # .. math:: U_b = [E^{aw}_b,\ H_b] ,
 #
-# the embeddings of the scenario-aware fields and the layer's input, side by side. Its output is
-# cut into rows: of :math:`d_r d_k` numbers, the first :math:`d_k` are row 0 of :math:`R_b`, and
-# so on. Nothing is computed in that step, so its adjoint is the reshape in the other direction.
+# the embeddings of the scenario-aware fields, :math:`d_{aw}` numbers, and the layer's input, side
+# by side. Its output is cut into rows: of :math:`d_r d_k` numbers, the first :math:`d_k` are row 0
+# of :math:`R_b`, and so on. Nothing is computed in that step, so its adjoint is the reshape in the
+# other direction.
 #
 # Must both factors be generated? The paper compares:
 #
@@ -91,7 +92,7 @@ expect_close(gain * sigmoid(P)[0], Q, name="Q")
 # over the indices that a factor does not have, and now it lacks :math:`r` **and** :math:`b`:
 #
 # .. math:: \bar C_{kc} = \sum_b \sum_r R_{b,rk}\, \bar P_{b,rc} , \qquad
-#    \text{that is}\qquad \bar C_{share} = \sum_b R_b^{\mathsf T}\, \bar P_b .
+#    \text{that is}\qquad \bar C_{share} = \sum_b R_b^\top\, \bar P_b .
 #
 # In code it is the same change of one letter, ``bkc`` to ``kc``, and einsum sums by itself. That
 # is why ``core.py`` builds its einsum strings from the shapes of the factors.
@@ -207,11 +208,10 @@ print("product only:", bad.failures[0])
 assert not bad.ok
 
 # %%
-# The forgotten share heads the list of mistakes in derivations 3.9. It is hard to notice,
-# because all gradients of the layer's **own** parameters are right. Only what it hands to the
-# layer below is not.
-
-# %%
+# The forgotten share heads the list of mistakes in derivations 3.9. It is hard to notice, because
+# all gradients of the layer's **own** parameters are right. Only what it hands to the layer below
+# is not.
+#
 # A gate on the outputs
 # ---------------------
 # Choose the core as small as it can be along the inputs: :math:`d_r = d_k = 1` and
@@ -223,10 +223,10 @@ assert not bad.ok
 #
 #    A_{bj} = \sum_i q_{bj} W_{ij} H_{bi} + b_j = q_{bj} \sum_i W_{ij} H_{bi} + b_j .
 #
-# Each **output** is multiplied with a number of its own: a gate. PEPNet (tutorial 13) gates its
-# hidden units so, but behind the activation: :math:`\delta \odot \mathrm{ReLU}(HW + b)`. As long
-# as the gate is positive the two orders are the same, since ReLU does not mind a positive
-# factor:
+# Each output is multiplied with a number of its own: a **gate**. PEPNet, the model of another paper
+# (tutorial 13), gates its hidden units so, but behind the activation, with the factors
+# :math:`\delta`: :math:`\delta \odot \mathrm{ReLU}(HW + b)`. As long as the gate is positive the
+# two orders are the same, since ReLU does not mind a positive factor:
 #
 # .. math::
 #
@@ -234,8 +234,9 @@ assert not bad.ok
 #    \qquad\text{for } \delta > 0 .
 #
 # What remains is the bias, which PEPNet gates and equation (1) does not. The library's option
-# ``modulate_bias`` weights :math:`b_j` with the mean of column :math:`j` of :math:`S_b`. All
-# core rows are copied equally often, so this is the mean over the core rows,
+# ``modulate_bias`` weights :math:`b_j` with the mean of column :math:`j` of :math:`S_b`. All core
+# rows are copied equally often, so this is the mean over the core rows. In place of :math:`b_j` the
+# layer then adds
 #
 # .. math:: \beta_{bj} = b_j\, \frac1{d_r} \sum_r Q_{b,\,r\,c(j)} .
 #
@@ -267,11 +268,11 @@ expect_close(db_by_loops, db, name="db")
 expect_close(dQ_by_loops, np.broadcast_to(dQ_bias, Q.shape), name="dQ from the bias")
 
 # %%
-# Now the claim: with these sizes, a modulated bias and ReLU, **a modulated layer is a gated
-# layer of PEPNet**. The library has both. ``GatedTower`` is PEPNet's tower: a hidden layer, the
-# gate behind it, and an output. Its gate lies between 0 and :math:`\gamma`, so the gain
-# :math:`\rho` must be :math:`\gamma`. We give both the same weights; the shared factor, here a
-# single number, is set to 1.
+# Now the claim: with these sizes, a modulated bias and ReLU, **a modulated layer is a gated layer
+# of PEPNet**. The library has both. ``GatedTower`` is PEPNet's **tower**: a hidden layer, the gate
+# behind it, and an output. Its gate lies between 0 and :math:`\gamma`, so the gain :math:`\rho`
+# must be :math:`\gamma`. We give both the same weights; the shared factor, here a single number, is
+# set to 1.
 
 tower = GatedTower((d_m, d_n, 1), dim_context=d_aw + d_m, gate_hidden=8, gamma=gain)
 p_tower = perturbed(tower.init(rng), rng)
@@ -309,14 +310,15 @@ for path, leaf in tree_flatten(g_tower["gate_1"]).items():
 # A gate on the inputs
 # --------------------
 # The other extreme: :math:`d_c = d_k = 1` and :math:`d_r = d_m`. Now :math:`S_b` has one
-# **column**, :math:`S_{b,ij} = q_{bi}`, and the factor belongs to the input:
+# **column**, :math:`S_{b,ij} = q_{bi}`, with :math:`q_b` for the only column of the core, and the
+# factor belongs to the input:
 #
 # .. math:: A_{bj} = \sum_i W_{ij}\, \bigl(q_{bi} H_{bi}\bigr) + b_j .
 #
-# This is what AdaSparse does in its form ``scaling``, with linear generators: it multiplies
-# every input of a layer with a number between 0 and :math:`\beta`. The library's ``PrunedLayer``
-# makes that number from :math:`[E^{aw}, H]` by itself, so its :math:`\bar H` must contain both
-# readers.
+# This is what AdaSparse, another model of tutorial 13, does in its form ``scaling``, with linear
+# generators: it multiplies every input of a layer with a number between 0 and a gain, which is
+# ``beta`` there. The library's ``PrunedLayer`` makes that number from :math:`[E^{aw}, H]` by
+# itself, so its :math:`\bar H` must contain both readers.
 
 pruner = Pruner(d_aw + d_m, d_m, prune="scaling", beta=gain)
 pruned = PrunedLayer(d_aw, d_m, d_n, pruner)
@@ -393,8 +395,8 @@ assert 128 * 64 == 8192
 #
 # .. dropdown:: Solution 1
 #
-#    :math:`\bar R_b = \bar P_b C_{share}^{\mathsf T} = 0`: the generator waits.
-#    :math:`\bar C_{share}` is :math:`\sum_b R_b^{\mathsf T}\bar P_b`, not zero, so the next step
+#    :math:`\bar R_b = \bar P_b C_{share}^\top = 0`: the generator waits.
+#    :math:`\bar C_{share}` is :math:`\sum_b R_b^\top\bar P_b`, not zero, so the next step
 #    can move both. But with :math:`R_b = 0` as well both adjoints are zero, and they stay so
 #    forever: a product of two zeros has no slope. That is why the library's shared factor never
 #    starts at zero.
@@ -416,7 +418,7 @@ assert 128 * 64 == 8192
 # .. dropdown:: Solution 2
 #
 #    Rows are outputs now, columns are inputs. One row, repeated for all outputs, is a gate on
-#    the **inputs**: :math:`A = (q \odot H) W^{\mathsf T}`. So the paper's remark that
+#    the **inputs**: :math:`A = (q \odot H) W^\top`. So the paper's remark that
 #    :math:`d_r = d_k = 1` gives methods that gate outputs tells us how the paper lays out
 #    :math:`W`: inputs first.
 #

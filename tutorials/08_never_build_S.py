@@ -78,9 +78,9 @@ print(f"W: {d_m * d_n} numbers, {8 * d_m * d_n} bytes")
 #    \bar H_{bi} = \sum_j W_{ij}\, \bar Z_{b,\,r(i),\,j} .
 #
 # These are derivations 3.5b. In code, ``split_axis`` (tutorial 06) cuts the axis of inputs into
-# row group ``r`` and member ``m``, and that of outputs into column group ``c`` and member ``n``.
-# After that block and tile look alike, and every line is an einsum in which, as before, result
-# and factor change places. On a small layer:
+# row group :math:`r` and member :math:`m`, and that of outputs into column group :math:`c` and
+# member :math:`n`. After that block and tile look alike, and every line is an einsum in which, as
+# before, result and factor change places. On a small layer:
 
 rng = np.random.default_rng(8)
 small_B, d_r, f_r, d_c, f_c = 4, 3, 4, 5, 2
@@ -252,11 +252,11 @@ plots.show(figure, "08_which_form")
 # What is kept for the way back
 # -----------------------------
 # The cache of the row form holds :math:`H`, :math:`W` and :math:`Q`, and **not** :math:`Z`. The
-# backward pass needs :math:`Z` for :math:`\bar Q` and makes it again: a product of small
-# matrices takes less time than fetching :math:`B\, d_r d_n` numbers that have left the
-# processor's cache. Likewise the column form and :math:`G`. Let us look into the caches of the
-# large layer, and behind them: an array may be a view into a larger one, so we follow it to the
-# memory that it lives in.
+# backward pass needs :math:`Z` for :math:`\bar Q` and makes it again: a product of small matrices
+# takes less time than fetching :math:`B\, d_r d_n` numbers that have left the processor's fast
+# memory. Likewise the column form and :math:`G`. Let us look into the caches of the large layer,
+# and behind them: an array may be a view into a larger one, so we follow it to the memory that it
+# lives in.
 
 H, W = rng.normal(size=(B, d_m)), rng.normal(size=(d_m, d_n))
 d_r, d_c = d_m // 8, d_n // 8
@@ -359,8 +359,8 @@ plots.show(figure, "08_measured")
 #   (member, group). Then one row of the core, :math:`d_c B` numbers, weighs :math:`f_c` long
 #   stretches, instead of each number weighing a few neighbours. Tile has this order from birth.
 # - **A few groups at a time.** ``groups_at_once`` tells how many row groups fit into the
-#   processor's cache; the loop over ``slices(d_r, size)`` adds up their contributions to ``A``.
-#   So not even :math:`Z` exists as a whole.
+#   processor's fast memory; the loop over ``slices(d_r, size)`` adds up their contributions to
+#   ``A``. So not even :math:`Z` exists as a whole.
 #
 # A fourth form, ``fused``, serves training on large batches and on a GPU: compiled loops that
 # keep :math:`Z` or :math:`G` in registers. All of them are tested against ``textbook``, which
@@ -413,9 +413,9 @@ plots.show(figure, "08_measured")
 #       A_row, _ = FORMS["row"].forward(H, W, Q_of_context[context], "block")
 #       expect_close(A_plain, A_row, name="A, one matrix per context")
 #
-# **3.** A discriminator (tutorial 09) may want to see the whole matrix :math:`S_b`, flattened,
-# times its own weights :math:`W_s` of :math:`d_m d_n` rows. Find that product without building
-# :math:`S`, and the adjoint of :math:`W_s`.
+# **3.** A discriminator (tutorial 09) may want to see the whole matrix :math:`S_b`, flattened to a
+# vector :math:`\mathrm{vec}(S)`, times its own weights :math:`W_s` of :math:`d_m d_n` rows. Find
+# that product without building :math:`S`, and the adjoint of :math:`W_s`.
 #
 # .. dropdown:: Solution 3
 #

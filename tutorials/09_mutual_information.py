@@ -16,9 +16,10 @@ and (7) of the paper; derivations 3.3a to 3.3e. It takes about three seconds on 
 # A generator reads the scenario-aware embeddings :math:`E^{aw}_b` and the hidden vector of row
 # :math:`b`, and makes the core :math:`Q_b`. Nothing so far asks it to care about the scenario: it
 # may give all rows the same core, and then the layer is a plain one. The mutual-information
-# regulariser asks for it. It looks at two things of every row, the **context** :math:`e_b=E^{aw}_b`
-# and the core as a vector :math:`q_b`, and rewards dependence: who sees the core should be able to
-# tell the context.
+# **regulariser** asks for it: a term that is added to the loss because we want something of the
+# network beside small losses. It looks at two things of every row, the **context**
+# :math:`e_b=E^{aw}_b` and the core as a vector :math:`q_b`, and rewards dependence: who sees the
+# core should be able to tell the context.
 #
 # For a start let there be so few of both that they can be counted: three contexts, with 50, 30 and
 # 20 rows, and cores of four kinds. ``counts`` has a line for each context and a column for each
@@ -80,10 +81,12 @@ expect_close(met, apart, name="pairs met with every partner")
 #           \mathrm{JSD}(p\,\Vert\,p')
 #           =\tfrac12\mathrm{KL}(p\,\Vert\,m)+\tfrac12\mathrm{KL}(p'\,\Vert\,m) .
 #
-# It treats the two alike and lies between 0 and :math:`\log2`. There is a game in it. Somebody
-# tosses a coin and shows you a matching pair for heads, a shuffled one for tails. JSD is the mutual
-# information of **the coin** and the pair: what one look at the pair tells about the toss. It
-# cannot be more than :math:`\log2`, for a coin holds no more.
+# It treats the two alike and lies between 0 and :math:`\log2`. (The sum runs over all pairs
+# :math:`x`. Logarithms are natural here, as everywhere, and what they measure is said to be in
+# **nats**.) There is a game in it. Somebody tosses a coin and shows you a matching pair for heads,
+# a shuffled one for tails. JSD is the mutual information of **the coin** and the pair: what one
+# look at the pair tells about the toss. It cannot be more than :math:`\log2`, for a coin holds no
+# more.
 
 
 def divergence(p, other):
@@ -193,17 +196,17 @@ for name, T_tried in {
 #
 # That is why **all** parameters of MI-DPG may minimise the same number. The discriminators lower
 # :math:`\mathcal L_{mi}` by coming nearer to :math:`T^\star`: the bound gets tighter. Generators
-# and embeddings lower it by moving the two tables apart: there is more to prove. In a GAN the
-# generator wants the discriminator to fail. Who carries that sign over from there teaches the cores
-# to hide their scenario.
+# and embeddings lower it by moving the two tables apart: there is more to prove. In a GAN, which
+# also has a generator and a discriminator, the generator wants the discriminator to fail. Who
+# carries that sign over from there teaches the cores to hide their scenario.
 
 # %%
 # How small can it become?
 # ------------------------
-# A loss is easier to read when one knows its smallest value, its floor. Suppose the best that can
-# happen: the context takes one value per scenario, scenario :math:`d` with probability :math:`p_d`,
-# and each scenario has a core of its own. Then matching pairs lie on the diagonal of the table,
-# with probability :math:`p_d`, and shuffled pairs everywhere, with :math:`p_dp_{d'}`.
+# A loss is easier to read when one knows its smallest value, its **floor**. Suppose the best that
+# can happen: the context takes one value per scenario, scenario :math:`d` with probability
+# :math:`p_d`, and each scenario has a core of its own. Then matching pairs lie on the diagonal of
+# the table, with probability :math:`p_d`, and shuffled pairs everywhere, with :math:`p_dp_{d'}`.
 #
 # Off the diagonal there are only shuffled pairs; the best logit is :math:`-\infty` there, and costs
 # nothing. On the diagonal there are both, in the ratio :math:`p_d/p_d^2`, so that
@@ -261,7 +264,8 @@ for n_rows in (20, 100, 512):
 # In a batch of ``512`` rows it hardly matters that no row is its own partner. In one of 20, two of
 # each scenario, it takes more than a third off the floor. Is it true? Give every scenario a random
 # context and a random core, and let the library's discriminator learn, an MLP on :math:`[e,q]`,
-# with new partners for the same 20 rows in each step.
+# with new partners for the same 20 rows in each step. It learns by **Adam**, the usual way to make
+# steps out of gradients (derivations 2.6).
 
 D, n_steps = 10, 800
 scenario = np.repeat(np.arange(D), 2)
@@ -333,9 +337,10 @@ print(f"a discriminator without a look at the core proves {proven:.4f}")
 # ------------
 # MI-DPG has a discriminator for every weighted layer, and one :math:`\pi` per step serves them all.
 # In training ``forward`` gets :math:`\pi` among its ``draws`` and returns the mean over the layers
-# as the auxiliary term ``"mi"``. It is added to the cross-entropy with weight :math:`\lambda=1`,
-# equation (8). In a prediction there are no draws, and no discriminator is asked. What the term
-# sends back is the matter of tutorial 10, what it makes of the cores that of tutorial 12.
+# as the **auxiliary term** ``"mi"``. It is added to the cross-entropy with weight
+# :math:`\lambda=1`, equation (8). In a prediction there are no draws, and no discriminator is
+# asked. What the term sends back is the matter of tutorial 10, what it makes of the cores that of
+# tutorial 12.
 
 model = MIDPG(vocab_sizes=(4, 6, 9), n_aware=1, n_scenarios=3, hidden=(16, 8))
 params = model.init(np.random.default_rng(0))

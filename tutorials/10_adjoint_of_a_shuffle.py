@@ -222,7 +222,11 @@ expect_close(dq_matching + dq_shuffled, d_q, name="dq, both pairs")
 # %%
 # Who else reads the scenario embeddings?
 # ---------------------------------------
-# :math:`E^{aw}` has four kinds of readers in a training step, and each sends something back:
+# The weighted layers, one behind the other, are the **backbone**. Layer :math:`l` reads
+# :math:`H^l`, its generator :math:`U^l`. Layer 1 reads :math:`H^1=X=[E^{aw},E^{ag}]`, with
+# :math:`E^{ag}` for the embeddings of the agnostic fields. Behind the last one stands the **head**,
+# an affine map with one output, the logit. So :math:`E^{aw}` has four kinds of readers in a
+# training step, and each sends something back:
 #
 # ================  =====================================  =====================================
 # reader            reads                                  sends back
@@ -322,8 +326,9 @@ plots.show(figure, "10_sources")
 # The four are of one order of magnitude here, and which one is largest changes from row to row. No
 # curve of a loss will tell you that one is missing. It takes an exact check.
 #
-# Options of MI-DPG cut some of the sources off on purpose (``mi_grad_to``, ``mi_detach_context``);
-# derivations 3.4 says which.
+# Options of MI-DPG cut some of the sources off on purpose (``mi_grad_to``, ``mi_detach_context``).
+# They do so by a **stop-gradient**, which passes a value on as it is and sends nothing back;
+# derivations 3.4 says where.
 
 # %%
 # Exercises

@@ -56,7 +56,9 @@ print(f"{splits.name}: {len(train):,} training, {len(valid):,} validation, {len(
 print(*splits.notes, sep="\n")
 
 # %%
-# The first line says which rows you are looking at.
+# The first line says which rows you are looking at. There are three kinds: **training** rows, from
+# which the model learns; **validation** rows, by which choices are made, such as when to stop; and
+# **test** rows, which are looked at once, at the end.
 #
 # Every field is a column of whole numbers by now. The encoder learned the categories from the
 # training rows alone, and code 0 of each field stands for whatever they did not have.
@@ -97,11 +99,11 @@ print("rate of the scenario, validation rows: AUC {:.4f}, LogLoss {:.4f}".format
 # A training that can be looked into
 # ----------------------------------
 # The model is MI-DPG with the library's defaults: hidden widths 128, 64 and 32, variant ``r``.
-# ``fit(model, train, valid, config)`` does everything in one call: it validates, stops early, and
-# returns the best parameters and a history. We want more, the parameters after **every** epoch. So
-# we give it no validation rows, let it stop after each epoch, and **resume** from the checkpoint
-# that it leaves in a folder. An interrupted and resumed training takes exactly the steps of an
-# uninterrupted one, to the last bit.
+# ``fit(model, train, valid, config)`` does everything in one call: it validates, stops when that
+# gets no better, and returns the best parameters and a history. We want more, the parameters after
+# **every** epoch. So we give it no validation rows, let it stop after each epoch, and **resume**
+# from the **checkpoint** that it leaves in a folder: a file with all that is needed to go on. An
+# interrupted and resumed training takes exactly the steps of an uninterrupted one, to the last bit.
 
 model = MIDPG(train.vocab_sizes, train.n_aware, train.n_scenarios)
 config = TrainConfig(seed=0, kernels="numpy")

@@ -7,8 +7,8 @@ same network with it and without it, look at the cores, and measure what you see
 how well they separate, two bounds on the dependence, and a comparison with the truth, which is
 known here. You will also know what each of these cannot see.
 
-Read first: tutorials 06 (core), 09 (the bound and its ceiling) and 10 (who learns from the
-regulariser). Equations: derivations 3.3d and 3.3e; docs/experiments.md, Diversity, has the full
+Read first: tutorials 06 (core), 09 (the bound, and the floor of the loss) and 10 (who learns from
+the regulariser). Equations: derivations 3.3d and 3.3e; docs/experiments.md, Diversity, has the full
 experiment. It takes about four seconds on a laptop.
 """
 
@@ -168,8 +168,8 @@ assert found["without", "layer_1"].silhouette > found["without", "layer_2"].silh
 # - by a **probe**: a logistic regression learns to name the context from the core on half of the
 #   rows, and gives the best logit it knows, :math:`\log p(e\mid q)/p(e)`, on the other half.
 #
-# And it has a ceiling, :math:`2\log2-\mathcal L_{mi}^{\min}`, which a core reaches that tells all
-# contexts apart.
+# And it has a **ceiling**, :math:`2\log2-\mathcal L_{mi}^{\min}`, which a core reaches that tells
+# all contexts apart.
 
 contexts = test.codes[:, : test.n_aware]
 ceiling = dependence_ceiling(contexts)

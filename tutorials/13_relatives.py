@@ -108,9 +108,10 @@ expect_close(row_by_row(V_dpg, b), dpg.forward(p, H, U)[0], name="DPG: V_b = S_b
 #
 # .. math:: V_b=W\,\mathrm{diag}(\delta_b),\qquad \beta_b=\delta_b\odot b.
 #
-# Column :math:`j` of :math:`V_b` is column :math:`j` of :math:`W` times one number. (PEPNet has
-# gates of a second kind, on its embeddings, derivations 7.1b. Those are gates on inputs, as in the
-# next section.)
+# Here :math:`\mathrm{diag}(\delta)` is the matrix with :math:`\delta` on its diagonal and zeros
+# elsewhere, so column :math:`j` of :math:`V_b` is column :math:`j` of :math:`W` times one number.
+# (PEPNet has gates of a second kind, on its embeddings, derivations 7.1b. Those are gates on
+# inputs, as in the next section.)
 
 from midpg_np.layers.gated_tower import GatedTower
 
@@ -131,8 +132,8 @@ expect_close(gated, reaches_layer_2, name="PEPNet: V_b = W diag(delta_b)")
 # AdaSparse: a factor for every input, or none
 # --------------------------------------------
 # AdaSparse has **pruners** (derivations 8.1a and 8.1b): an affine map of :math:`U`, and a sigmoid
-# that gets steeper in training, as its temperature :math:`\alpha` rises. The factor is
-# :math:`\pi=v\,\mathbf 1[v>\epsilon]` with :math:`v=\beta\,\sigma(\alpha\,\cdot\,)`,
+# that gets steeper in training, as its temperature :math:`\alpha` rises. The factor, no permutation
+# here, is :math:`\pi=v\,\mathbf 1[v>\epsilon]` with :math:`v=\beta\,\sigma(\alpha\,\cdot\,)`,
 # :math:`\beta=2` and a threshold :math:`\epsilon`: small factors become 0, and what is left is a
 # sparse network of this row's own. It multiplies the inputs:
 #
@@ -229,10 +230,11 @@ expect_close(row_by_row(V_apg, p["b"]), apg.forward(p, H, E_aw)[0], name="APG: V
 # %%
 # OptMSM: the whole matrix from a code
 # ------------------------------------
-# OptMSM, which the library has as a reconstruction (derivations 10), learns a short **code**
-# :math:`Z_d` per scenario. A **hypernetwork**, an affine map :math:`\theta_d=Z_d\Omega+\omega_0`,
-# turns it into all weights and biases of a tower with two layers (derivations 10.1d). The first
-# :math:`d_md_n` entries of :math:`\theta_d` are the matrix of its first layer:
+# OptMSM, which the library has as a reconstruction (derivations 10), learns a short vector
+# :math:`Z_d` per scenario, its **scenario code**. A **hypernetwork**, an affine map
+# :math:`\theta_d=Z_d\Omega+\omega_0`, turns it into all weights and biases of a tower with two
+# layers (derivations 10.1d). The first :math:`d_md_n` entries of :math:`\theta_d` are the matrix of
+# its first layer:
 #
 # .. math:: V_b=\mathrm{reshape}\bigl(\theta_{s_b,\,0\dots d_md_n-1}\bigr).
 
@@ -255,8 +257,10 @@ expect_close(row_by_row(V_optmsm, beta), cache.A, name="OptMSM: V_b = theta_s, r
 # PLE: a mixture of experts
 # -------------------------
 # PLE gives each scenario **experts** of its own, and some to all. An expert is a layer with its
-# ReLU. A gate, one affine map of the row and a softmax, mixes the scenario's own experts and the
-# shared ones (derivations 5.1a and 5.1b):
+# ReLU. Its gates are not factors but shares: one affine map of the row and a **softmax**,
+# :math:`w_e=e^{\alpha_e}/\sum_{e'}e^{\alpha_{e'}}`, which makes positive numbers of sum 1 out of
+# any numbers :math:`\alpha_e`. A gate mixes the scenario's own experts and the shared ones
+# (derivations 5.1a and 5.1b):
 #
 # .. math:: G_b=\sum_e w_{b,e}\,\mathrm{ReLU}(H_bW_e+b_e)
 #
@@ -354,7 +358,7 @@ expect_close(copied, cache.affine[1].x, name="DPG with d_r = 1 is PEPNet's gate"
 # %%
 # **STAR's factors are a weighting matrix per scenario.** A generator without hidden layers that
 # reads the scenario as a one-hot vector (1 at the scenario's place, 0 elsewhere) puts out the row
-# of its kernel that belongs to the scenario. Let that row be the logits of the factors,
+# of its weights that belongs to the scenario. Let that row be the logits of the factors,
 # :math:`\log\frac{s}{\rho-s}`, and :math:`S_b` is :math:`W_{s_b}`. Variant ``non`` generates the
 # core whole, so it can be any matrix of numbers between 0 and :math:`\rho`.
 
@@ -437,9 +441,9 @@ for name in MODELS:
 #
 # .. dropdown:: Solution 2
 #
-#    The core is :math:`I` if the generator's kernel is 0 and its bias :math:`\mathrm{vec}(I)`. Then
-#    :math:`UV=W^\top` is needed, which the singular value decomposition gives with :math:`K` the
-#    rank of :math:`W`, and nothing smaller can.
+#    The core is the identity :math:`I` if the generator's weights are 0 and its bias
+#    :math:`\mathrm{vec}(I)`. Then :math:`UV=W^\top` is needed, which the singular value
+#    decomposition gives with :math:`K` the rank of :math:`W`, and nothing smaller can.
 #
 #    .. code-block:: python
 #

@@ -125,8 +125,9 @@ figure = plots.plot_error_map(error / entry.allowed, entry.name)
 plots.show(figure, "14_repeated_ids")
 
 # %%
-# Whole rows, and exactly those that were read repeatedly. Columns would point to a field or a
-# slice of the input, a single scenario's rows to its branch, everything at once to a factor.
+# Whole rows, and exactly those that were read repeatedly. Columns would point to a field or a slice
+# of the input, the rows of a single scenario to what belongs to that scenario, everything at once
+# to a factor.
 #
 # A slip in a forward pass, and what a gradient check makes of it
 # ---------------------------------------------------------------
@@ -288,9 +289,10 @@ del MISTAKES[mine.name]
 #       assert "d.layer_1.weighting.C_share" in inherited
 #
 # **3.** Somebody has replaced the core's sigmoid by the cheaper
-# :math:`\rho\,\mathrm{clip}(\frac12+\frac P4,0,1)`, and its derivative with it. Describe the
-# mistake by ``value("*.Q", Rule(forward, backward))``, with ``forward(P)`` and
-# ``backward(dQ, Q, P)``, which returns a tuple. What differs first, and what is blamed?
+# :math:`\rho\,\mathrm{clip}(\frac12+\frac P4,0,1)`, which cuts off below 0 and above 1, and its
+# derivative with it. Describe the mistake by ``value("*.Q", Rule(forward, backward))``, with
+# ``forward(P)`` and ``backward(dQ, Q, P)``, which returns a tuple. What differs first, and what is
+# blamed?
 #
 # .. dropdown:: Solution 3
 #

@@ -107,7 +107,7 @@ print(sum(parameter.numel() for parameter in network.parameters()), "parameters"
 # A case with the same sizes
 # --------------------------
 # ``make_case`` (tutorial 14) draws a training step of the library's model: parameters, a batch, and
-# every number that follows. No kernel is square, so that nothing transposed fits by chance.
+# every number that follows. No weight matrix is square, so that nothing transposed fits by chance.
 # ``case.params`` are the parameters under the names that the library has for them; those of layer 2
 # are called as those of layer 1.
 

@@ -22,6 +22,7 @@ step on a GPU costs.
 # ---------------
 # The device has a name, "cpu" or "cuda". Asking for one that is not there is an error and not a
 # silent change of plan, so a training that should have run on a GPU never runs on a CPU unnoticed.
+# The **host** is the computer that the GPU is built into, with its CPU and its memory.
 
 import numpy as np
 
@@ -136,8 +137,8 @@ print(len(set(sums)), "different sums, spread", (max(sums) - min(sums)) / np.mea
 # %%
 # A sum that is added in any order has other last bits in every run. So **compare to rounding**, as
 # ``expect_close`` does, and not bit by bit: that is all that ``scatter_add_rows`` promises on a
-# GPU. Where it can, the library does better: on the CPU it sorts the ids first, and its kernels for
-# a GPU sum over the batch in a fixed order, all but one.
+# GPU. Where it can, the library does better: on the CPU it sorts the ids first, and its
+# **kernels**, small programs that run on the GPU, sum over the batch in a fixed order, all but one.
 #
 # float32
 # -------

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from midpg_np.layers.low_rank import low_rank, multiply_out
+from midpg_np.layers.low_rank import LOW_RANK_FORMS, multiply_out
 from midpg_np.layers.low_rank_layer import LowRankLayer
 from systems.system import System
 
@@ -29,10 +29,10 @@ SYSTEM = System(
 )
 
 
-def product():
+def product(form):
     shapes = {"H": (7, 5), "U": (6, 3), "V": (3, 5), "S": (7, 3, 3)}
     inputs = {name: np.zeros(shape) for name, shape in shapes.items()}
-    return inputs | {"A": low_rank(**inputs)[0]}
+    return inputs | {"A": LOW_RANK_FORMS[form].forward(**inputs)[0]}
 
 
 def over_parameterised():
@@ -47,7 +47,8 @@ def layer():
 
 
 SHAPES = {
-    "layers.low_rank.low_rank": product,
+    "layers.low_rank.low_rank": lambda: product("grouped"),
+    "layers.low_rank.row_weights": lambda: product("textbook"),
     "layers.low_rank.multiply_out": over_parameterised,
     "layers.low_rank_layer.LowRankLayerCache": layer,
     "layers.low_rank_layer.LowRankLayer.forward": layer,

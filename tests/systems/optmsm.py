@@ -70,6 +70,11 @@ def hypernetwork():
     return called(Hypernetwork(4, TowerShape(3, 5)), ("theta",), **arrays(Z=(3, 4)))
 
 
+def reduced_codes():
+    layer, Z = Hypernetwork(4, TowerShape(6, 5), hyper="low_rank", rank=2), np.zeros((3, 4))
+    return {"Z": Z, "u": layer.coefficients(layer.init(np.random.default_rng(1)), Z).u}
+
+
 def tower(per_row):
     layer = GeneratedTower(Hypernetwork(4, TowerShape(6, 5)), per_row)
     groups = group_rows(np.array([0, 0, 0, 1, 1, 3, 3]), 4)
@@ -86,8 +91,10 @@ def shared():
 SHAPES = {
     "layers.affine_set.affine_set": affine_sets,
     "layers.code_affine.contracted": lambda: code_affine("contracted"),
+    "layers.code_affine.textbook": lambda: code_affine("textbook"),
     "layers.generated_tower.GeneratedTower.forward": lambda: tower(per_row=False),
     "layers.hypernetwork.Hypernetwork.forward": hypernetwork,
+    "layers.hypernetwork.Hypernetwork.coefficients": reduced_codes,
     "layers.hypernetwork.Hypernetwork.basis": lambda: arrays(Z=(7, 4)),
     "layers.orthogonality.OrthogonalityCache": lambda: orthogonality()[1]._asdict(),
     "layers.orthogonality.Orthogonality.forward": lambda: {"G": np.ones((7, 3, 4))},

@@ -53,10 +53,10 @@ def zeros(**shapes):
     return {name: np.zeros(shape) for name, shape in shapes.items()}
 
 
-def blocks():
+def blocks(form):
     inputs = zeros(H=(7, 4), W=(5, 4, 6), b=(5, 6))
     groups = group_rows(np.array([3, 0, 0, 1, 0, 3, 1]), 5)
-    return inputs | {"A": BLOCK_FORMS["grouped"].forward(**inputs, groups=groups)[0]}
+    return inputs | {"A": BLOCK_FORMS[form].forward(**inputs, groups=groups)[0]}
 
 
 def gate():
@@ -77,7 +77,8 @@ def model_cache():
 
 
 SHAPES = {
-    "layers.blocks.own_block": blocks,
+    "layers.blocks.own_block": lambda: blocks("grouped"),
+    "layers.blocks.all_blocks": lambda: blocks("textbook"),
     "layers.fields.pick_fields": lambda: (
         {"B": 7, "F": 3, "k": 5, "P": 2, "X": np.zeros((7, 15))}
         | {"E_prior": pick_fields(np.zeros((7, 15)), (2, 0), 3)[0]}
