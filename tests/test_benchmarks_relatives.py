@@ -32,14 +32,14 @@ def batch_of(case):
     return Batch(batch.codes, scenario, batch.label)
 
 
-def assert_all_equal(case, word):
+def assert_all_equal(case, word, dtypes=("float64", "float32")):
     from frameworks.candidates import Candidate, candidates
     from frameworks.equality import check, measure
 
     rng = np.random.default_rng(2)
     params = perturbed_params(case.config, rng)
     batch = batch_of(case)
-    for dtype in ("float64", "float32"):  # products of slices differ by dtype
+    for dtype in dtypes:  # PyTorch multiplies slices in another way for each
 
         def measured(candidate, dtype=dtype):
             step = candidate.build(case.config, params, dtype, "cpu", 1)
@@ -65,7 +65,8 @@ def test_every_form_in_jax_is_the_model(model):
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
     try:
-        assert_all_equal(case_of(model), "jax")
+        # Each dtype is compiled anew; the benchmark itself proves float32 before it times it.
+        assert_all_equal(case_of(model), "jax", dtypes=("float64",))
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
 

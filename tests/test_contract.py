@@ -104,7 +104,8 @@ def test_inputs_need_not_be_contiguous(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_batch_of_one_row(name):
-    check_gradients(case_of(name, n_rows=1), generator(2), max_entries=4).raise_if_wrong()
+    case = case_of(name, n_rows=1)
+    check_gradients(case, generator(2), differences=False, max_entries=4).raise_if_wrong()
 
 
 # Cases that keep something of the batch (labels, codes, partners, scenarios) to themselves; the

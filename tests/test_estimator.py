@@ -24,6 +24,7 @@ from midpg_np.training.loop import fit
 from midpg_np.tree import tree_flatten
 
 SMALL = {"dim_embedding": 8, "hidden": (16, 8)}
+QUICK = {"epochs": 10, "lr": 0.02}  # enough for the accuracy that scikit-learn asks
 
 
 def expected_failures(estimator):
@@ -31,14 +32,20 @@ def expected_failures(estimator):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([MultiScenarioClassifier()], expected_failed_checks=expected_failures)
+@parametrize_with_checks(
+    [MultiScenarioClassifier(**QUICK)], expected_failed_checks=expected_failures
+)
 def test_scikit_learn(estimator, check):
     check(estimator)
 
 
 @pytest.mark.slow
 @parametrize_with_checks(
-    [MultiScenarioClassifier(name, validation_fraction=0.0) for name in MODELS if name != "midpg"],
+    [
+        MultiScenarioClassifier(name, **QUICK, validation_fraction=0.0)
+        for name in MODELS
+        if name != "midpg"
+    ],
     expected_failed_checks=expected_failures,
 )
 def test_scikit_learn_with_other_models(estimator, check):

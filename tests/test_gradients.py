@@ -51,7 +51,8 @@ def test_every_entry_of_every_op_and_layer(name):
 @given(sizes=sizes(), seed=seeds)
 def test_ops_and_layers_of_any_size(name, sizes, seed):
     rng = generator(seed)
-    check_gradients(CASES[name](sizes, rng), rng, max_entries=2).raise_if_wrong()
+    case = CASES[name](sizes, rng)
+    check_gradients(case, rng, differences=False, max_entries=2).raise_if_wrong()
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
@@ -63,7 +64,7 @@ def test_every_model_option(name):
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_every_model_option_at_inference(name):
     case = inference_case(named_model(name), generator(3))
-    check_gradients(case, generator(4), max_entries=3).raise_if_wrong()
+    check_gradients(case, generator(4), differences=False, max_entries=3).raise_if_wrong()
 
 
 @pytest.mark.parametrize("kind", SYSTEMS)
@@ -74,8 +75,9 @@ def test_every_entry_of_a_model(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_every_entry_of_every_model_option(name):
+    """By the complex step; the second witness, at twice its cost, sees some entries above."""
     case = training_case(named_model(name), generator(7))
-    check_gradients(case, generator(8)).raise_if_wrong()
+    check_gradients(case, generator(8), differences=False).raise_if_wrong()
 
 
 @given(model=models(), seed=seeds)
@@ -96,10 +98,10 @@ def test_no_false_alarm_in_500_draws():
     for seed in range(500):
         rng = generator(seed)
         case = CASES[names[seed % len(names)]](random_sizes(rng), rng)
-        check_gradients(case, rng, max_entries=20).raise_if_wrong()
+        check_gradients(case, rng, max_entries=8).raise_if_wrong()
         rng = generator(1000 + seed)  # so that models do not change with the list of layers
         case = training_case(random_model(rng), rng, n_rows=int(rng.integers(1, 10)))
-        check_gradients(case, rng, max_entries=5).raise_if_wrong()
+        check_gradients(case, rng, max_entries=2).raise_if_wrong()
 
 
 # --- float32 -------------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ def test_values_behind_a_stop_gradient_are_held_fixed(kind, options):
 def test_without_holding_them_fixed_the_check_disagrees(kind, options):
     case = training_case(small_model(kind, **options), generator(14))
     thawed = replace(case, forward=lambda inputs, frozen: case.forward(inputs, None))
-    report = check_gradients(thawed, generator(15), max_entries=10)
+    report = check_gradients(thawed, generator(15), differences=False, max_entries=10)
     assert not report.ok
 
 

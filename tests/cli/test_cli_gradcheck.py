@@ -1,13 +1,18 @@
 """``midpg gradcheck``: right backwards pass, a wrong one is named and decides the exit code."""
 
 import json
+from importlib import import_module
 
+import numpy as np
 import pytest
 from midpg_command import midpg, midpg_process, one_sentence, words
 
-from midpg_np.checks.catalogue import CASES
+from midpg_np.checks import GradientReport, check_gradients
+from midpg_np.checks.catalogue import CASES, Sizes
 from midpg_np.experiments.small_models import MODEL_CASES
 from midpg_np.layers import embedding
+
+gradcheck = import_module("midpg_np.commands.gradcheck")
 
 
 def test_a_selection_as_a_table():
@@ -62,11 +67,30 @@ def test_models_of_full_size(monkeypatch):
     assert "WRONG" in outcome.out
 
 
+def test_without_names_everything_is_checked(monkeypatch):
+    monkeypatch.setattr(gradcheck, "FEW", 1000)  # in this process, where the stand-in is
+    monkeypatch.setattr(gradcheck, "_check", lambda name, seed: GradientReport(name, ()))
+    names = [report["name"] for report in json.loads(midpg("gradcheck", "--json").out)]
+    assert names == [*CASES, *MODEL_CASES]
+    assert {"dnn", "midpg r grouped", "midpg r textbook"} <= set(names)
+
+
 @pytest.mark.slow
-def test_everything_passes():
-    outcome = midpg_process("gradcheck", "--json")
+def test_many_checks_share_the_cores():
+    """Reports come in the order of the list, whichever process is done first."""
+    parts = ("entropy", "l2", "relu", "sparsity", "dnn")
+    names = [name for name in CASES | MODEL_CASES if any(part in name for part in parts)]
+    assert len(names) > gradcheck.FEW
+    outcome = midpg_process("gradcheck", *parts, "--json")
     assert (outcome.code, outcome.err) == (0, "")
     reports = json.loads(outcome.out)
-    assert [report["name"] for report in reports] == [*CASES, *MODEL_CASES]
+    assert [report["name"] for report in reports] == names
     assert all(report["ok"] for report in reports)
-    assert {"dnn", "midpg r grouped", "midpg r textbook"} <= {report["name"] for report in reports}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODEL_CASES)
+def test_every_model_passes(name):
+    """Some entries of what the command checks; ``test_gradients.py`` has the ops and layers."""
+    case = MODEL_CASES[name](Sizes(), np.random.default_rng(0))
+    check_gradients(case, np.random.default_rng(0), max_entries=3).raise_if_wrong()

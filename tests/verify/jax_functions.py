@@ -1,16 +1,17 @@
 """Functions as somebody else would write them in JAX, for the sizes of ``small.py``.
 
 Their trees are lists of layers with "kernel" and "bias", as Flax names them; nothing here knows the
-package or its name of anything.
+package or its name of anything.  Numbers are drawn by NumPy: JAX compiles a program for each shape.
 """
 
 from contextlib import contextmanager
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 VOCAB, AWARE, DIM = (3, 5, 4), 2, 2
-NORMAL = jax.nn.initializers.normal(1.0)
 
 
 @contextmanager
@@ -27,17 +28,20 @@ def keep(name, x):
     return x
 
 
-def init_dense(key, d_in, d_out):
-    return {"kernel": NORMAL(key, (d_in, d_out)), "bias": jnp.zeros(d_out)}
+def normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
-def init_stack(key, *widths):
-    keys = jax.random.split(key, len(widths))
-    return [init_dense(*args) for args in zip(keys, widths, widths[1:], strict=False)]
+def init_dense(rng, d_in, d_out):
+    return {"kernel": normal(rng, d_in, d_out), "bias": jnp.asarray(np.zeros(d_out), jnp.float32)}
 
 
-def init_tables(key):
-    return [NORMAL(key, (n, DIM)) for n in VOCAB]
+def init_stack(rng, *widths):
+    return [init_dense(rng, *pair) for pair in pairwise(widths)]
+
+
+def init_tables(rng):
+    return [normal(rng, n, DIM) for n in VOCAB]
 
 
 def dense(layer, x):
@@ -57,9 +61,10 @@ def embed(tables, codes):
 # --- a plain network, whose last layer is out x in ------------------------------------------------
 
 
-def init_network(key):
-    head = {"kernel": NORMAL(key, (1, 6)), "bias": jnp.zeros(1)}
-    return {"tables": init_tables(key), "layers": init_stack(key, 6, 12, 6), "head": head}
+def init_network():
+    rng = np.random.default_rng(0)
+    head = init_dense(rng, 1, 6) | {"bias": jnp.asarray(np.zeros(1), jnp.float32)}
+    return {"tables": init_tables(rng), "layers": init_stack(rng, 6, 12, 6), "head": head}
 
 
 def network(params, inputs, tap=keep, *, training):
@@ -95,16 +100,17 @@ def plain(params, inputs, *, training):
 # --- MI-DPG, variant r ----------------------------------------------------------------------------
 
 
-def init_midpg(key):
+def init_midpg():
+    rng = np.random.default_rng(0)
     shapes = [(6, 12, 2, 6), (12, 6, 4, 3)]
     layers = [
-        init_dense(key, d_in, d_out)
-        | {"gen": init_stack(key, 4 + d_in, 4, 2 * d_r), "share": NORMAL(key, (2, d_c))}
+        init_dense(rng, d_in, d_out)
+        | {"gen": init_stack(rng, 4 + d_in, 4, 2 * d_r), "share": normal(rng, 2, d_c)}
         for d_in, d_out, d_r, d_c in shapes
     ]
-    critics = [init_stack(key, 16, 3, 1) for _ in shapes]
-    head = init_dense(key, 6, 1)
-    return {"tables": init_tables(key), "layers": layers, "critics": critics, "head": head}
+    critics = [init_stack(rng, 16, 3, 1) for _ in shapes]
+    head = init_dense(rng, 6, 1)
+    return {"tables": init_tables(rng), "layers": layers, "critics": critics, "head": head}
 
 
 def midpg(params, inputs, tap=keep, *, training, stop=keep):

@@ -26,8 +26,8 @@ from jax_functions import (  # noqa: E402
 from midpg_np.verify.jax import check  # noqa: E402
 
 jnp = jax.numpy
-OWN = {"params": init_network(jax.random.key(0))}
-SHAPES = jax.eval_shape(init_midpg, jax.random.key(0))
+OWN = {"params": init_network()}
+SHAPES = jax.eval_shape(init_midpg)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,7 +85,7 @@ def test_names_that_are_tapped_several_times():
 
 @pytest.mark.slow
 def test_shapes_are_enough_of_a_tree():
-    named(params=jax.eval_shape(init_network, jax.random.key(0))).raise_if_wrong()
+    named(params=jax.eval_shape(init_network)).raise_if_wrong()
 
 
 @pytest.mark.slow
