@@ -91,6 +91,7 @@ def test_the_search_finds(server, tmp_path):
 def test_pictures_of_pages(server, tmp_path, name):
     page, width, height = PICTURES[name]
     folder = Path(os.environ.get("MIDPG_SITE_PICTURES", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)  # Chromium makes none, and says nothing
     picture = folder / f"{name}.png"
     switches = ("--virtual-time-budget=8000", f"--window-size={width},{height}")
     subprocess.run(
