@@ -22,11 +22,11 @@ from fake_device import FakeArray
 
 from midpg_np.kernels.adam import _LEAVES
 
+# Without headers of the standard library of C++: they would be most of the time of compiling.
 HEADER = r"""
 #include <math.h>
+#include <setjmp.h>
 #include <ucontext.h>
-#include <functional>
-#include <vector>
 
 struct Index { unsigned x, y, z; };
 static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
@@ -43,25 +43,34 @@ template <class T> static T atomicAdd(T* place, T value) {
 }
 
 namespace shim {
-const std::function<void()>* body;
-ucontext_t scheduler;
-struct Fiber { ucontext_t context; std::vector<char> stack; bool is_done; };
-std::vector<Fiber> fibers(1024);
+const void* body;
+void (*call)(const void* body);
+struct Fiber { ucontext_t first; jmp_buf place; bool has_begun, is_done; char stack[1 << 16]; };
+Fiber fibers[1024];
 Fiber* current;
+jmp_buf scheduler;
 
-void start() { (*body)(); current->is_done = true; swapcontext(&current->context, &scheduler); }
+// Jumps, because swapcontext asks the system for the mask of signals each time.
+void leave() { if (!_setjmp(current->place)) _longjmp(scheduler, 1); }
+
+void start() { call(body); current->is_done = true; _longjmp(scheduler, 1); }
+
+void resume() {
+    if (_setjmp(scheduler)) return;
+    if (current->has_begun) _longjmp(current->place, 1);
+    current->has_begun = true;
+    setcontext(&current->first);
+}
 
 // Returns false if some threads of the block wait at a barrier that others never reach.
 bool run_block(unsigned n, bool is_reversed) {
     for (unsigned i = 0; i < n; ++i) {
         Fiber& f = fibers[i];
-        f.stack.resize(1 << 16);
-        f.is_done = false;
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.data();
-        f.context.uc_stack.ss_size = f.stack.size();
-        f.context.uc_link = &scheduler;
-        makecontext(&f.context, start, 0);
+        f.has_begun = f.is_done = false;
+        getcontext(&f.first);
+        f.first.uc_stack.ss_sp = f.stack;
+        f.first.uc_stack.ss_size = sizeof f.stack;
+        makecontext(&f.first, start, 0);
     }
     for (;;) {
         unsigned n_done = 0;
@@ -69,7 +78,7 @@ bool run_block(unsigned n, bool is_reversed) {
             unsigned t = is_reversed ? n - 1 - i : i;
             current = &fibers[t];
             threadIdx = {t, 0, 0};
-            swapcontext(&scheduler, &current->context);
+            resume();
             n_done += current->is_done;
         }
         if (n_done == n) return true;
@@ -77,10 +86,10 @@ bool run_block(unsigned n, bool is_reversed) {
     }
 }
 
-int run_grid(
-    Index grid, Index block, bool is_reversed, bool has_barrier, const std::function<void()>& f
-) {
+template <class Body>
+int run_grid(Index grid, Index block, bool is_reversed, bool has_barrier, const Body& f) {
     body = &f;
+    call = [](const void* f) { (*static_cast<const Body*>(f))(); };
     gridDim = grid;
     blockDim = block;
     for (unsigned long long i = 0; i < (unsigned long long)grid.x * grid.y; ++i) {
@@ -100,9 +109,8 @@ int run_grid(
 }
 
 static void __syncthreads() {
-    shim::Fiber* me = shim::current;
     Index place = threadIdx;
-    swapcontext(&me->context, &shim::scheduler);
+    shim::leave();
     threadIdx = place;
 }
 
@@ -117,6 +125,7 @@ template <class T> static T __shfl_xor_sync(unsigned, T value, int lanes) {
 }
 """
 
+FOLDER = Path(__file__).parent / "__pycache__" / "cuda-shim"
 BARRIERS = ("__syncthreads", "block_sum", "warp_sum")  # functions at which threads meet
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 OPTIONS = {"--fmad=false": "-ffp-contract=off"}
@@ -129,30 +138,23 @@ def compiler():
 
 
 @cache
-def _folder():
-    return Path(tempfile.mkdtemp(prefix="cuda-shim-"))
-
-
-@cache
 def _build(source, flags):
-    name = hashlib.sha256(f"{source}{flags}".encode()).hexdigest()[:16]
-    cpp, library = _folder() / f"{name}.cpp", _folder() / f"{name}.so"
-    cpp.write_text(source)
+    """Compile and load; the library is kept on disk for the next process."""
     extra = os.environ.get("CUDA_SHIM_FLAGS", "").split()
-    command = [
-        compiler(),
-        "-O2",
-        "-std=c++17",
-        "-Wall",
-        "-Werror",
-        "-shared",
-        "-fPIC",
-        *flags,
-        *extra,
-    ]
-    command += ["-Wno-unused-function", str(cpp), "-o", str(library)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    command = [compiler(), "-O2", "-std=c++17", "-Wall", "-Werror", "-Wno-unused-function"]
+    command += ["-shared", "-fPIC", "-U_FORTIFY_SOURCE", *flags, *extra]
+    name = hashlib.sha256(f"{source}{command}".encode()).hexdigest()[:16]
+    library = FOLDER / f"{name}.so"
+    if not library.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=FOLDER) as own:  # another process may do the same
+            cpp, made = Path(own) / "kernels.cpp", Path(own) / "kernels.so"
+            cpp.write_text(source)
+            result = subprocess.run(
+                [*command, str(cpp), "-o", str(made)], capture_output=True, text=True
+            )
+            assert result.returncode == 0, result.stderr
+            made.replace(library)
     return ctypes.CDLL(str(library))
 
 

@@ -129,6 +129,7 @@ def _adam_cases(draw, s, rng):
     still, flushing = ((BETA1, BETA2, (float(a[300]), float(e[300]), x)) for x in (False, True))
     on_device = BETA1, BETA2, np.array([a[300], e[300], 1.0], p.dtype)
     pieces = [g[:5].reshape(5, 1), g[5:7], g[7:]]
+    tens = [g[i : i + 10] for i in range(0, n, 10)]
     table = [draw(n_rows, k), draw(n_rows, k), draw(n_rows, k) ** 2]
     ids = np.flatnonzero((rng.random(n_rows) < 0.4) | (np.arange(n_rows) == 1))
     rows = draw(ids.size, k)
@@ -138,7 +139,7 @@ def _adam_cases(draw, s, rng):
         "adam_step flushing": (kernels.adam_step, (p, g, m, v, *flushing)),
         "adam_step by the clock": (kernels.adam_step, (p, g, m, v, *on_device)),
         "adam_leaves": (kernels.adam_leaves, (p, m, v, *still, *pieces)),
-        "adam_leaves, many": (kernels.adam_leaves, (p, m, v, *on_device, *np.split(g, n // 10))),
+        "adam_leaves, many": (kernels.adam_leaves, (p, m, v, *on_device, *tens)),
         "adam_tick": (kernels.adam_tick, (np.array([127]), a, e, np.zeros(3, p.dtype), 64)),
         "adam_tick, late": (kernels.adam_tick, (np.array([9000]), a, e, np.zeros(3, p.dtype), 64)),
         "adam_rows": (kernels.adam_rows, (*table, ids, rows, *still)),
@@ -166,20 +167,35 @@ def _sigmoid(x):
     return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
-def make_cases(rng, sizes, dtype):
+FAMILIES = (
+    *(_core_cases, _product_cases, _loss_cases, _elementwise_cases, _pair_cases),
+    *(_pruning_cases, _mixture_cases, _row_cases, _adam_cases),
+)
+
+
+def _family(build, rng, sizes, dtype):
     """Return {name: (function, arguments)}; a function may change its arguments in place."""
 
     def draw(*shape):
         return rng.normal(size=shape).astype(dtype)
 
-    families = _core_cases, _product_cases, _loss_cases, _elementwise_cases, _pair_cases
-    cases = {}
-    for family in (*families, _pruning_cases, _mixture_cases):
-        cases |= family(draw, sizes)
-    return cases | _row_cases(draw, sizes, rng) | _adam_cases(draw, sizes, rng)
+    own = (rng,) if build in (_row_cases, _adam_cases) else ()
+    return build(draw, sizes, *own)
 
 
-NAMES = tuple(make_cases(np.random.default_rng(0), Sizes(), np.float64))
+FAMILY_OF = {
+    name: build
+    for build in FAMILIES
+    for name in _family(build, np.random.default_rng(0), Sizes(), np.float64)
+}
+NAMES = tuple(FAMILY_OF)
+
+
+def make_case(name, rng, sizes, dtype):
+    """Return (function, arguments) of a case."""
+    return _family(FAMILY_OF[name], rng, sizes, dtype)[name]
+
+
 # Adam does nothing but operations that IEEE 754 fixes, in one order: the same bits everywhere.
 EXACT = tuple(name for name in NAMES if name.startswith("adam"))
 # Compiled for a CPU only; a GPU has the array operations.

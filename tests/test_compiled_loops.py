@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import NAMES, Sizes, assert_agrees, make_cases, outcome
+from kernel_cases import NAMES, Sizes, assert_agrees, make_case, outcome
 from small import SMALL_MODELS, WIDTHS, assert_close, named_model, partners, small_batch
 from strategies import generator, seeds
 
@@ -45,7 +45,7 @@ def sizes(draw):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(sizes=sizes(), seed=seeds)
 def test_loops_compute_what_numpy_does(loops, name, dtype, sizes, seed):
-    case = make_cases(generator(seed), sizes, dtype)[name]
+    case = make_case(name, generator(seed), sizes, dtype)
     with loops:
         got = outcome(case, np.copy, np.asarray)
     assert_agrees(got, case, name, dtype)
@@ -60,7 +60,7 @@ def test_what_has_loops_is_served_by_them(loops, name, monkeypatch):
         return find(module, function_name)
 
     monkeypatch.setattr(dispatch, "_compiled_form", found)
-    function, _ = case = make_cases(generator(1), Sizes(), np.float32)[name]
+    function, _ = case = make_case(name, generator(1), Sizes(), np.float32)
     module = import_module(function.__module__.replace("kernels.", "kernels.compiled."))
     with loops:
         outcome(case, np.copy, np.asarray)
@@ -70,7 +70,7 @@ def test_what_has_loops_is_served_by_them(loops, name, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_loops_take_memory_of_any_order_and_change_no_input(loops, name):
     """Inputs stored the other way round or read-only, but for those that are given up."""
-    function, args = case = make_cases(generator(1), Sizes(4, 3, 2, 4, 2, 70), np.float64)[name]
+    function, args = case = make_case(name, generator(1), Sizes(4, 3, 2, 4, 2, 70), np.float64)
     in_place = name.startswith(("adam", "bias_relu", "relu_backward", "pair_scores"))
 
     def moved(x):

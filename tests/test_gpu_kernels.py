@@ -5,7 +5,7 @@ The kernels' sources also run on the CPU (``test_kernels``): what is left to see
 
 import numpy as np
 import pytest
-from kernel_cases import ATOMIC, ON_DEVICE, Sizes, assert_agrees, make_cases, outcome
+from kernel_cases import ATOMIC, ON_DEVICE, Sizes, assert_agrees, make_case, outcome
 from small import WIDTHS, assert_close, named_model, partners, small_batch
 from strategies import generator
 
@@ -53,14 +53,14 @@ def _cuda():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_a_kernel_agrees_with_its_numpy_form(name, dtype, sizes):
-    case = make_cases(generator(1), sizes, dtype)[name]
+    case = make_case(name, generator(1), sizes, dtype)
     assert dispatch.fuses(*(to_device(x, "cuda") for x in case[1] if isinstance(x, np.ndarray)))
     assert_agrees(outcome(case, lambda x: to_device(x, "cuda"), to_numpy), case, name, dtype)
 
 
 @pytest.mark.parametrize("name", [name for name in ON_DEVICE if name not in ATOMIC])
 def test_a_kernel_gives_the_same_bits_again(name):
-    case = make_cases(generator(2), Sizes(n_samples=launch.CHUNK + 3), np.float32)[name]
+    case = make_case(name, generator(2), Sizes(n_samples=launch.CHUNK + 3), np.float32)
     first, second = (outcome(case, lambda x: to_device(x, "cuda"), to_numpy) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -8,7 +8,7 @@ from cuda_shim import ShimModule, compiler
 from fake_device import FakeArray, to_fake
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import ATOMIC, ON_DEVICE, Sizes, assert_agrees, make_cases, on_host, outcome
+from kernel_cases import ATOMIC, ON_DEVICE, Sizes, assert_agrees, make_case, on_host, outcome
 from strategies import generator, seeds
 
 from midpg_np import backend, kernels
@@ -51,7 +51,7 @@ def on_shim(case, is_reversed=False):
 @pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64])
 @given(sizes=sizes(), seed=seeds)
 def test_the_source_computes_what_numpy_does(name, dtype, sizes, seed):
-    case = make_cases(generator(seed), sizes, dtype)[name]
+    case = make_case(name, generator(seed), sizes, dtype)
     assert_agrees(on_shim(case), case, name, dtype)
 
 
@@ -60,7 +60,7 @@ def test_the_source_computes_what_numpy_does(name, dtype, sizes, seed):
 @pytest.mark.parametrize("name", [name for name in ON_DEVICE if name not in ATOMIC])
 def test_the_order_of_threads_changes_no_bit(name):
     """Threads and blocks in falling order: a race or a missing barrier would show."""
-    case = make_cases(generator(1), Sizes(n_samples=300, mode="tile"), np.float64)[name]
+    case = make_case(name, generator(1), Sizes(n_samples=300, mode="tile"), np.float64)
     for rising, falling in zip(on_shim(case), on_shim(case, is_reversed=True), strict=True):
         np.testing.assert_array_equal(rising, falling)
 

@@ -107,8 +107,9 @@ def pairs(suspects: Sequence[Mistake], calculation: Calculation) -> Iterator[Sus
     Of two that exchange one step, one may be wrong in the gradient alone: it goes in second, on top
     of the other.  Two wrong values of one step exclude each other.
     """
-    for first, second in combinations(suspects, 2):
-        if not any(first.changes_step(s) and second.changes_step(s) for s in calculation.steps):
+    changed = [{s.output for s in calculation.steps if m.changes_step(s)} for m in suspects]
+    for (first, steps), (second, others) in combinations(zip(suspects, changed, strict=True), 2):
+        if steps.isdisjoint(others):
             yield first, second
         elif second.shows == GRADIENT:
             yield first, second

@@ -22,11 +22,14 @@ INPUTS = ("codes", "scenario", "label", "partner")
 
 def calculations(model: Any, mistakes: Sequence[Mistake] = ()) -> tuple[Calculation, Calculation]:
     """Return the steps of training and of a prediction, with mistakes built in."""
-    training, serving = write_out(model), write_out(model, training=False)
+    return _calculation(model, mistakes, training=True), _calculation(model, mistakes, False)
+
+
+def _calculation(model: Any, mistakes: Sequence[Mistake], training: bool) -> Calculation:
+    calculation = write_out(model, training=training)
     for mistake in mistakes:
-        training = mistake.applied(training, model, training=True)
-        serving = mistake.applied(serving, model, training=False)
-    return training, serving
+        calculation = mistake.applied(calculation, model, training=training)
+    return calculation
 
 
 def outcome(
@@ -52,7 +55,7 @@ def outcomes(
     model: Any, given: Mapping[str, np.ndarray], mistakes: Sequence[Mistake] = ()
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the parts of an outcome in turn: values, adjoints, next values, the prediction."""
-    training, serving = calculations(model, mistakes)
+    training = _calculation(model, mistakes, training=True)
     values = training.run(given)
     yield values
     adjoints = training.adjoints(values)
@@ -62,6 +65,7 @@ def outcomes(
         for name in given
         if name in adjoints
     }
+    serving = _calculation(model, mistakes, training=False)
     yield {SERVING + "logit": serving.run(given)["logit"]}
 
 

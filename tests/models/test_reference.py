@@ -5,6 +5,7 @@ its most literal form, and differentiated by autograd.
 """
 
 from dataclasses import asdict
+from functools import cache
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -107,15 +108,23 @@ def test_steps_of_adam_with_a_save_and_a_load_between(kind, tmp_path):
     assert deviation(output.logit, expected.values["logit"]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("n_draws", [4, pytest.param(20, marks=pytest.mark.slow)])
+@cache
+def assert_right_one_agrees(model, training, seed):
+    """Many mistakes are of one right model."""
+    assert_agrees(model, training, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "draws", [range(4), pytest.param(range(4, 20), marks=pytest.mark.slow)], ids=["few", "all"]
+)
 @pytest.mark.parametrize("name", WRONG_FORWARDS)
-def test_wrong_forwards_are_rejected_in_every_draw(name, n_draws):
+def test_wrong_forwards_are_rejected_in_every_draw(name, draws):
     wrong = WRONG_FORWARDS[name]
     model = wrong.build()
     right = MODELS[wrong.system](**asdict(model))
-    for seed in range(n_draws):
+    for seed in draws:
         partner = PARTNER if wrong.training else None
         found = deviations(model, partner, scenario=SCENARIO, seed=seed, kind=wrong.system)
         values = [value for key, value in found.items() if key.startswith("value")]
         assert any(not value <= 1e-6 for value in values), seed
-        assert_agrees(right, wrong.training, seed=seed)
+        assert_right_one_agrees(right, wrong.training, seed)

@@ -107,7 +107,11 @@ def test_the_device_gives_the_bits_of_the_host(device, table_mode):
 @pytest.mark.parametrize("table_mode", ["table", "rows", "replay"])
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("star", {"aux_norm": True}), ("adasparse", {"schedule_steps": 20}), ("midpg", {})],
+    [
+        ("star", {"aux_norm": True}),
+        ("adasparse", {"schedule_steps": 20}),
+        ("midpg", {"row_divisor": 4}),
+    ],
 )
 def test_a_run_on_the_device_is_that_of_the_host(device, monkeypatch, kind, options, table_mode):
     """Batches, state without gradient and validations included; only losses are read on the way."""
@@ -115,9 +119,8 @@ def test_a_run_on_the_device_is_that_of_the_host(device, monkeypatch, kind, opti
     for name, read in (("__float__", float), ("__int__", int)):
         monkeypatch.setattr(FakeArray, name, lambda self, read=read: read(self._data))
     train, valid = toy_dataset(200), toy_dataset(80, 1)
-    model = make_model(
-        kind, vocab_sizes=train.vocab_sizes, n_aware=1, n_scenarios=3, hidden=(8,), **options
-    )
+    sizes = {"vocab_sizes": train.vocab_sizes, "n_aware": 1, "n_scenarios": 3}
+    model = make_model(kind, **sizes, dim_embedding=4, hidden=(8,), **options)
     config = TrainConfig(
         epochs=2, batch_size=32, dtype="float64", loss_reduce="scenario_mean", table_mode=table_mode
     )

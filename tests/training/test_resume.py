@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +34,17 @@ def without_seconds(history):
     return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
 
 
-@pytest.mark.parametrize("table_mode", ["table", "rows", "replay"])
+@cache
+def straight_run(model, config):
+    """Result of a run that nothing interrupts."""
+    return fit(model, toy_dataset(600), toy_dataset(300, 1), config)
+
+
 @pytest.mark.parametrize("stop_at", [1, 10, 12, 14])
+@pytest.mark.parametrize("table_mode", ["table", "rows", "replay"])
 @pytest.mark.parametrize("model", [toy_model(), toy_midpg()], ids=["dnn", "midpg"])
 def test_exception_then_resume_gives_the_same_bits(tmp_path, model, table_mode, stop_at):
-    config = TrainConfig(**(CONFIG.as_dict() | {"table_mode": table_mode}))
+    config = replace(CONFIG, table_mode=table_mode)
     train, valid = toy_dataset(600), toy_dataset(300, 1)
 
     def interrupt(progress):
@@ -46,7 +54,7 @@ def test_exception_then_resume_gives_the_same_bits(tmp_path, model, table_mode, 
     with pytest.raises(InterruptionError):
         fit(model, train, valid, config, run_dir=tmp_path, progress=interrupt)
     resumed = fit(model, train, valid, config, run_dir=tmp_path, resume=True)
-    straight = fit(model, train, valid, config)
+    straight = straight_run(model, config)
     assert same_bits(resumed.params, straight.params)
     assert without_seconds(resumed.history) == without_seconds(straight.history)
     assert resumed.best_step == straight.best_step
@@ -91,7 +99,7 @@ def test_kill_9_several_times_then_resume_gives_the_same_file(tmp_path):
             time.sleep(0.002)
     assert n_kills == 3
     assert process.returncode == 0
-    straight = fit(toy_midpg(), toy_dataset(600), toy_dataset(300, 1), CONFIG)
+    straight = straight_run(toy_midpg(), CONFIG)
     save_model(tmp_path / "straight.safetensors", toy_midpg(), straight.params)
     killed_bits = (tmp_path / "model.safetensors").read_bytes()
     assert killed_bits == (tmp_path / "straight.safetensors").read_bytes()
