@@ -28,3 +28,13 @@ def test_an_outcome_names_its_command(path):
     command = re.search(r"^```sh\n(midpg reproduce .*)\n```$", path.read_text(), re.M)[1]
     assert command.endswith(f"--out {path.parent.name}")
     assert command.removesuffix(f" --out {path.parent.name}") in PAGE
+
+
+def test_the_table_of_the_readme_is_that_of_the_outcomes():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8").split("## Results")[1]
+    head, _, *rows = [line for line in readme.splitlines() if line.startswith("|")]
+    for column, data in enumerate(head.strip("| ").split(" | ")[1:], start=1):
+        outcome = (DOCS / "results" / f"table1-{data}" / "table1.md").read_text(encoding="utf-8")
+        for row in rows:
+            cells = row.strip("| ").split(" | ")
+            assert f"\n| {cells[0].removesuffix(' †')} | {cells[column]} |" in outcome
