@@ -1,6 +1,7 @@
 """The framework versions of the comparison models compute what the package computes."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,15 +61,13 @@ def test_every_form_in_pytorch_is_the_model(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_every_form_in_jax_is_the_model(model):
+def test_every_form_in_jax_is_the_model(model, monkeypatch):
     jax = pytest.importorskip("jax", reason="the benchmark compares with JAX")
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
-    try:
-        # Each dtype is compiled anew; the benchmark itself proves float32 before it times it.
-        assert_all_equal(case_of(model), "jax", dtypes=("float64",))
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+    from jax_options import compile_fast
+
+    monkeypatch.setattr(jax, "jit", partial(jax.jit, compiler_options=compile_fast()))
+    # Each dtype is compiled anew; the benchmark itself proves float32 before it times it.
+    assert_all_equal(case_of(model), "jax", dtypes=("float64",))
 
 
 def test_an_option_that_is_not_written_is_refused():

@@ -19,9 +19,10 @@ from midpg_np.tree import tree_unflatten
 jax = pytest.importorskip("jax", reason="the references are written in JAX")
 jnp = jax.numpy
 
+from jax_options import compile_fast  # noqa: E402
+
 TOLERANCE = 1e-12
 LEARNING_RATE, EPSILON = 1e-3, 1e-8
-COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 REFERENCES = Path(__file__).resolve().parents[1] / "jax_reference"
 
 # A reference looks each field up in a table of its own, so it has no rows of the packed tables.
@@ -130,9 +131,9 @@ class Step:
     def everything(self):
         """Every number of the step, under the names of a case."""
         gradient = jax.grad(self.loss, argnums=(0, 1), has_aux=True)
-        run = jax.jit(gradient, compiler_options=COMPILE_FAST)
+        run = jax.jit(gradient, compiler_options=compile_fast())
         (of_params, of_values), found = jax.device_get(run(self.params, self.probes))
-        predict = jax.jit(self.prediction, compiler_options=COMPILE_FAST)
+        predict = jax.jit(self.prediction, compiler_options=compile_fast())
         found |= {f"d.{name}": x for name, x in (of_params | of_values).items()}
         found |= {f"next.{name}": adam(x, of_params[name]) for name, x in self.params.items()}
         return found | {"serving.logit": np.asarray(predict(self.params))}
