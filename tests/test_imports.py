@@ -18,10 +18,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ALLOWED = {
     "cublas": set(),
     "backend": {"cublas"},
-    "kernels": {"backend", "workspace"},
+    "kernels": {"backend", "workspace", "recording"},
     "tree": {"backend"},
     "batch": {"backend"},
     "workspace": {"backend"},
+    "recording": {"backend", "workspace"},
     "ops": {"backend", "kernels"},
     "losses": {"backend", "kernels", "ops"},
     "layers": {"backend", "kernels", "tree", "workspace", "ops", "losses"},
@@ -35,7 +36,8 @@ ALLOWED = {
         *("pages", "plots"),
     },
     "training": {
-        *("backend", "kernels", "tree", "batch", "workspace", "ops", "losses", "layers"),
+        *("backend", "kernels", "tree", "batch", "workspace", "recording"),
+        *("ops", "losses", "layers"),
         "models",
         *("data", "checks", "plots", "pages"),
     },

@@ -10,6 +10,7 @@ from midpg_np.kernels.dispatch import (
     compiled_loops,
     empty,
     fuses,
+    loops_are_on,
     loops_around,
     room,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "jensen_shannon_backward",
     "lookup",
     "lookup_rows_backward",
+    "loops_are_on",
     "loops_around",
     "mix",
     "mix_backward",

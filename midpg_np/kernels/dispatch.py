@@ -20,11 +20,13 @@ import numpy as np
 
 from midpg_np.backend import Array, Namespace
 from midpg_np.kernels.launch import launcher_for
+from midpg_np.recording import Recorded, active_recording
 from midpg_np.workspace import Workspace
 
 CPU_KERNELS = ("auto", "compiled", "numpy")
 _REAL = (np.dtype(np.float32), np.dtype(np.float64))
 ROWS_FOR_LOOPS = 8192  # fewer do not earn the compilation
+_HOST_ARRAYS = (np.ndarray, Recorded)
 _NO_ARRAYS = (int, float, str, tuple, np.generic, type(None))
 
 
@@ -103,6 +105,12 @@ def loops_around(n_rows: int) -> compiled_loops:
     return _loops.get() or compiled_loops("auto", n_rows)
 
 
+def loops_are_on() -> bool:
+    """Whether arrays of the CPU are served by compiled loops here."""
+    loops = _loops.get()
+    return loops is not None and loops.are_on
+
+
 def fuses(*args: Any) -> bool:
     """Whether a kernel would serve these arguments, numbers and arrays of one device."""
     if _loops_serve(args):
@@ -115,7 +123,8 @@ def empty(xp: Namespace, shape: tuple[int, ...], dtype: Any) -> Array:
     loops = _loops.get()
     if loops is None or not loops.are_on or xp is not np:
         return xp.empty(shape, dtype=dtype)
-    return loops.workspace.empty(np, shape, dtype)
+    recording = active_recording()
+    return (loops if recording is None else recording).workspace.empty(np, shape, dtype)
 
 
 def room(xp: Namespace, shape: tuple[int, ...], *factors: Array) -> Array | None:
@@ -125,7 +134,7 @@ def room(xp: Namespace, shape: tuple[int, ...], *factors: Array) -> Array | None
 
 def _are_of_cpu(args: tuple[Any, ...]) -> bool:
     for x in args:
-        if type(x) is not np.ndarray and not isinstance(x, _NO_ARRAYS):
+        if type(x) not in _HOST_ARRAYS and not isinstance(x, _NO_ARRAYS):
             return False
     return True
 
@@ -140,7 +149,7 @@ def _loops_serve(args: tuple[Any, ...]) -> bool:
         return False
     found = None
     for x in args:
-        if type(x) is np.ndarray:
+        if type(x) in _HOST_ARRAYS:
             dtype = x.dtype
             if dtype is found or dtype.kind not in "fc":
                 continue

@@ -41,7 +41,7 @@ def training_step(
     See derivations 3.3c, 10.1g.
 
     With ``tiles``, models that offer ``embed`` and ``network`` do it tile by tile; the result is
-    the same to rounding, and has no cache if the batch is larger than a tile.  With a ``penalty``
+    the same to rounding, and has no cache unless the loss is not finite.  With a ``penalty``
     L has one term more, "l2", which sees parameters alone and so neither tiles nor draws.
     """
     result = _model_step(model, loss, params, batch, draws, loss_reduce, tiles)
@@ -66,10 +66,10 @@ def _model_step(
     weigh = LOSS_REDUCTIONS[loss_reduce]
     row_weights = None if weigh is None else weigh(batch.scenario, batch.label.dtype)
     if tiles is not None and hasattr(model, "network"):
-        ce, output, grads, cache = tiled_pass(model, loss, params, batch, draws, row_weights, tiles)
+        ce, output, grads = tiled_pass(model, loss, params, batch, draws, row_weights, tiles)
         losses = _losses(ce, output, model.auxiliary_weights)
-        if cache is not None or np.isfinite(float(losses["loss"])):
-            return StepResult(losses, grads, output, cache)
+        if np.isfinite(float(losses["loss"])):
+            return StepResult(losses, grads, output, None)
         # Something overflowed; the pass below keeps what shows where.
     output, cache = model.forward(params, batch, draws=draws)
     ce, c_ce = loss.forward(output.logit, batch.label, row_weights)

@@ -11,17 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from midpg_np.backend import Array, get_xp
+from midpg_np import kernels
+from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.batch import Batch
 from midpg_np.losses import Loss
-from midpg_np.models.protocol import ModelCache, ModelOutput
-from midpg_np.tree import Tree, tree_add
+from midpg_np.models.protocol import ModelOutput
+from midpg_np.ops import add_to
+from midpg_np.training.repeated import Pass, RepeatedPass, are_identical
+from midpg_np.tree import Tree, tree_copy, tree_flatten, tree_map
 from midpg_np.workspace import Workspace
 
 _MOST_ROWS, _FEWEST_ROWS = 512, 128
+MOST_SHAPES = 2  # of tiles that are recorded: whole ones, and what is left of a batch
 _MEMORY = 2**24  # bytes that a core and its two adjoints may take: they stay in the last cache
 
 
@@ -51,45 +56,73 @@ class Tiles:
     def __init__(self, rows: int = 512, threads: int = 1) -> None:
         self.rows = rows
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._workspaces: SimpleQueue[Workspace] = SimpleQueue()
+        self._memories: SimpleQueue[TileMemory] = SimpleQueue()
         for _ in range(threads):
-            self._workspaces.put(Workspace())
+            self._memories.put(TileMemory())
 
-    def map(self, work: Callable[[slice, Workspace], Any], n_rows: int) -> Iterator[Any]:
-        """Yield ``work(rows, workspace)`` for every tile, in order."""
+    def map(self, work: Callable[[slice, TileMemory], Any], n_rows: int) -> Iterator[Any]:
+        """Yield ``work(rows, memory)`` for every tile, in order."""
 
-        def with_workspace(rows: slice) -> Any:
-            workspace = self._workspaces.get()
+        def with_memory(rows: slice) -> Any:
+            memory = self._memories.get()
             try:
-                return work(rows, workspace)
+                return work(rows, memory)
             finally:
-                self._workspaces.put(workspace)
+                self._memories.put(memory)
 
         slices = [slice(i, min(i + self.rows, n_rows)) for i in range(0, n_rows, self.rows)]
         if self._pool is None:
-            return map(with_workspace, slices)
+            return map(with_memory, slices)
         # Each thread works in a copy of this one's context, and so with its ``compiled_loops``.
         runs = [copy_context().run for _ in slices]
-        return self._pool.map(lambda run, rows: run(with_workspace, rows), runs, slices)
+        return self._pool.map(lambda run, rows: run(with_memory, rows), runs, slices)
+
+
+class TileMemory:
+    """What one thread works with: memory, and the passes that it has recorded."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
+        self._passes: dict[tuple[int, ...], RepeatedPass] = {}
+        self._fixed: Sequence[Any] = ()
+
+    def repeated(
+        self, pass_: Pass, params: Tree, shape: tuple[int, ...], fixed: Sequence[Any]
+    ) -> RepeatedPass | None:
+        """Return the repeated pass for tiles of a shape; None where there is to be none.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            All that the shapes of the arrays of a pass follow from.
+        fixed : sequence
+            What a pass reads besides, and a recording with it: with other objects it is another
+            pass.  Empty: no recordings.
+        """
+        if not fixed:
+            return None
+        if not are_identical(self._fixed, fixed):
+            self._passes, self._fixed = {}, fixed
+        if shape not in self._passes and len(self._passes) < MOST_SHAPES:
+            self._passes[shape] = RepeatedPass(pass_, params)
+        return self._passes.get(shape)
 
 
 class TileResult(NamedTuple):
-    """One tile: logits, its terms of the losses, adjoints of its inputs, gradients, cache."""
+    """A tile, or a batch: its term of the loss, logits, adjoints of the inputs, gradients."""
 
-    output: ModelOutput
     ce: Array
+    output: ModelOutput
     d_inputs: tuple[Array, ...]
     grads: Tree
-    cache: Any
 
 
 class TiledPass(NamedTuple):
-    """A batch: its losses, gradients, logits, and the cache if it was a single tile, else None."""
+    """A batch: its losses, gradients and logits."""
 
     ce: Array
     output: ModelOutput
     grads: Tree
-    cache: ModelCache | None
 
 
 def tiled_pass(
@@ -109,39 +142,83 @@ def tiled_pass(
         Weights of the rows in the loss, summing to 1; None means 1 / B for each.
     """
     assert batch.label is not None
-    weights, label = model.auxiliary_weights, batch.label
     inputs, c_embed = model.embed(params, batch, draws)
-    n_rows = batch.n_rows
+    arrays = [*inputs, batch.label] if row_weights is None else [*inputs, batch.label, row_weights]
+    n_rows, n_inputs = batch.n_rows, len(inputs)
+    fixed = _fixed(model, loss, params)
 
-    def one_tile(rows: slice, workspace: Workspace) -> TileResult:
-        share = (rows.stop - rows.start) / n_rows
-        output, cache = model.network(params, [x[rows] for x in inputs], None, workspace)
-        weight = None if row_weights is None else row_weights[rows]
-        ce, c_ce = loss.forward(output.logit, label[rows], weight)
-        scale = share if row_weights is None else 1.0  # a tile's mean counts by its rows
-        auxiliary = {name: weight * share for name, weight in weights.items()}
-        d_output = ModelOutput(loss.backward(scale, c_ce), auxiliary)
-        d_inputs, grads = model.network_backward(d_output, cache, workspace)
-        terms = {name: share * value for name, value in output.auxiliary.items()}
-        only = cache if share == 1.0 else None  # else its memory serves the next tile
-        return TileResult(ModelOutput(output.logit, terms), scale * ce, d_inputs, grads, only)
+    def one_tile(rows: slice, memory: TileMemory) -> TileResult:
+        pass_ = partial(_tile_pass, model, loss, n_inputs, n_rows)
+        shape = rows.stop - rows.start, n_rows, len(arrays)
+        repeated = memory.repeated(pass_, params, shape, fixed)
+        part = [x[rows] for x in arrays]
+        if repeated is None:
+            return pass_(params, part, memory.workspace)
+        return repeated(part, memory.workspace)
 
-    ce: Array = 0.0
-    grads: Tree = {}
-    auxiliary: dict[str, Array] = {}
-    logits, adjoints = [], []
-    for tile in tiles.map(one_tile, n_rows):
-        logits.append(tile.output.logit)
-        adjoints.append(tile.d_inputs)
+    whole = _summed(tiles.map(one_tile, n_rows), n_rows)
+    grads = model.embed_backward(whole.d_inputs, c_embed) | whole.grads
+    return TiledPass(whole.ce, whole.output, grads)
+
+
+def _fixed(model: Any, loss: Loss, params: Tree) -> list[Any]:
+    """Return what recorded passes are tied to; nothing where they would be none."""
+    if not (getattr(model, "has_fixed_work", False) and kernels.loops_are_on()):
+        return []
+    return [model, loss, *tree_flatten(params).values()]
+
+
+def _tile_pass(
+    model: Any,
+    loss: Loss,
+    n_inputs: int,
+    n_rows: int,
+    params: Tree,
+    arrays: Sequence[Array],
+    workspace: Workspace,
+) -> TileResult:
+    """Pass of some of ``n_rows`` rows; ``arrays`` are inputs, labels and, if given, weights."""
+    inputs, (label, *weight) = arrays[:n_inputs], arrays[n_inputs:]
+    share = len(label) / n_rows
+    output, cache = model.network(params, inputs, None, workspace)
+    ce, c_ce = loss.forward(output.logit, label, *weight)
+    scale = 1.0 if weight else share  # a tile's mean counts by its rows
+    auxiliary = {name: value * share for name, value in model.auxiliary_weights.items()}
+    d_output = ModelOutput(loss.backward(scale, c_ce), auxiliary)
+    d_inputs, grads = model.network_backward(d_output, cache, workspace)
+    terms = {name: share * value for name, value in output.auxiliary.items()}
+    return TileResult(scale * ce, ModelOutput(output.logit, terms), d_inputs, grads)
+
+
+def _summed(results: Iterator[TileResult], n_rows: int) -> TileResult:
+    """Add the tiles up in their order, and let go of each, so that its memory serves the next."""
+    first = next(results)
+    ce, auxiliary = 0.0 + first.ce, {n: 0.0 + x for n, x in first.output.auxiliary.items()}
+    n_done = len(first.output.logit)
+    if n_done == n_rows:
+        output = ModelOutput(first.output.logit, auxiliary)
+        return TileResult(ce, output, first.d_inputs, first.grads)
+    grads = tree_copy(first.grads)
+    joined = [_longer(x, n_rows) for x in (first.output.logit, *first.d_inputs)]
+    del first
+    while n_done < n_rows:
+        tile = next(results)
+        rows = slice(n_done, n_done + len(tile.output.logit))
+        for whole, part in zip(joined, (tile.output.logit, *tile.d_inputs), strict=True):
+            whole[rows] = part
         ce = ce + tile.ce
-        terms = tile.output.auxiliary
-        auxiliary = {name: auxiliary.get(name, 0.0) + value for name, value in terms.items()}
-        grads = tree_add(grads, tile.grads) if grads else tile.grads
-    d_inputs = [_joined(parts) for parts in zip(*adjoints, strict=True)]
-    grads = model.embed_backward(d_inputs, c_embed) | grads
-    cache = None if tile.cache is None else ModelCache(c_embed, tile.cache)
-    return TiledPass(ce, ModelOutput(_joined(logits), auxiliary), grads, cache)
+        auxiliary = {n: value + tile.output.auxiliary[n] for n, value in auxiliary.items()}
+        grads = tree_map(add_to, grads, tile.grads)
+        n_done = rows.stop
+        del tile, part
+    logit, *d_inputs = joined
+    return TileResult(ce, ModelOutput(logit, auxiliary), tuple(d_inputs), grads)
 
 
-def _joined(parts: Sequence[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else get_xp(*parts).concatenate(parts)
+def _longer(x: Array, n_rows: int) -> Array:
+    """Return a batch of ``n_rows`` that begins with x, stored as x is."""
+    xp, shape = get_xp(x), (n_rows, *x.shape[1:])
+    is_last = x.ndim > 1 and is_batch_last(x)
+    longer = xp.empty(shape[::-1], x.dtype).T if is_last else xp.empty(shape, x.dtype)
+    longer[: len(x)] = x
+    return longer

@@ -214,6 +214,8 @@ class Trainer:
         self.last_result = result = self._differentiate(state, item.batch, item.draws)
         self._count(state, item, result.losses)
         self._update(state, result)
+        if self.config.device == "cpu":  # its losses are read; its memory serves the next step
+            self.last_result = None
 
     def _capture(self, state: RunState) -> CapturedStep | None:
         """Return what takes steps as one launch, if they give a GPU the same work each time."""

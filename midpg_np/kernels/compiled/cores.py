@@ -8,6 +8,7 @@ from numba import uintp
 from midpg_np.backend import Array
 from midpg_np.kernels.compiled.loops import BLOCK, fast_loops, sigmoid
 from midpg_np.kernels.dispatch import empty
+from midpg_np.recording import contiguous, run
 
 
 def core(R: Array, C: Array, gain: float) -> Array:
@@ -15,7 +16,7 @@ def core(R: Array, C: Array, gain: float) -> Array:
     R, C = _three_axes(R), _three_axes(C)
     n_samples = max(R.shape[2], C.shape[2])
     Q = empty(np, (R.shape[0], C.shape[1], n_samples), R.dtype)
-    _core(R, C, Q, R.dtype.type(gain))
+    run(_core, R, C, Q, R.dtype.type(gain))
     return Q
 
 
@@ -23,33 +24,34 @@ def core_backward(
     dQ: Array, Q: Array, R: Array, C: Array, gain: float, dQ_other: Array | None = None
 ) -> tuple[Array, Array]:
     """As ``kernels.core_backward``."""
-    dQ, Q = np.ascontiguousarray(dQ), np.ascontiguousarray(Q)
-    other = dQ if dQ_other is None else np.ascontiguousarray(dQ_other)
+    dQ, Q = contiguous(dQ), contiguous(Q)
+    other = dQ if dQ_other is None else contiguous(dQ_other)
     R3, C3 = _three_axes(R), _three_axes(C)
     dR, dC = (empty(np, x.shape, x.dtype) for x in (R3, C3))
-    _core_backward(dQ, other, dQ_other is not None, Q, R3, C3, dR, dC, Q.dtype.type(1.0 / gain))
+    adjoints = dQ, other, dQ_other is not None
+    run(_core_backward, *adjoints, Q, R3, C3, dR, dC, Q.dtype.type(1.0 / gain))
     return dR.reshape(R.shape), dC.reshape(C.shape)
 
 
 def bounded(P: Array, gain: float) -> Array:
     """As ``kernels.bounded``."""
-    P = np.ascontiguousarray(P)
+    P = contiguous(P)
     Q = empty(np, P.shape, P.dtype)
-    _bounded(P.reshape(-1), Q.reshape(-1), P.dtype.type(gain))
+    run(_bounded, P.reshape(-1), Q.reshape(-1), P.dtype.type(gain))
     return Q
 
 
 def bounded_backward(dQ: Array, Q: Array, gain: float) -> Array:
     """As ``kernels.bounded_backward``."""
-    dQ, Q = np.ascontiguousarray(dQ), np.ascontiguousarray(Q)
+    dQ, Q = contiguous(dQ), contiguous(Q)
     dP = empty(np, Q.shape, Q.dtype)
-    _bounded_backward(dQ.reshape(-1), Q.reshape(-1), dP.reshape(-1), Q.dtype.type(1.0 / gain))
+    run(_bounded_backward, dQ.reshape(-1), Q.reshape(-1), dP.reshape(-1), Q.dtype.type(1.0 / gain))
     return dP
 
 
 def _three_axes(factor: Array) -> Array:
     """Give a factor that all samples share a batch axis of length 1."""
-    factor = np.ascontiguousarray(factor)
+    factor = contiguous(factor)
     return factor if factor.ndim == 3 else factor[:, :, None]
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.kernels.compiled.loops import fast_loops
 from midpg_np.kernels.dispatch import empty
+from midpg_np.recording import contiguous, run
 
 
 def relu(x: Array) -> tuple[Array, Array]:
     """As ``kernels.relu``."""
     flat, shaped = _flat(x)
     y, is_positive = empty(np, flat.shape, flat.dtype), empty(np, flat.shape, _BOOL)
-    _relu(flat, y, is_positive)
+    run(_relu, flat, y, is_positive)
     return shaped(y), shaped(is_positive)
 
 
@@ -25,47 +26,47 @@ def relu_backward(dy: Array, is_positive: Array) -> Array:
         dy *= is_positive
         return dy
     flat, shaped = _flat(dy)
-    _relu_backward(flat, _flat(is_positive)[0])
+    run(_relu_backward, flat, _flat(is_positive)[0])
     return shaped(flat)
 
 
 def bias_relu(P: Array, b: Array) -> tuple[Array, Array, Array]:
     """As ``kernels.bias_relu``."""
-    P = np.ascontiguousarray(P)
+    P = contiguous(P)
     H, is_positive = empty(np, P.shape, P.dtype), empty(np, P.shape, _BOOL)
-    _bias_relu(P, b, H, is_positive)
+    run(_bias_relu, P, b, H, is_positive)
     return P, H, is_positive
 
 
 def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     """As ``kernels.bias_relu_backward``."""
-    dH, is_positive = np.ascontiguousarray(dH), np.ascontiguousarray(is_positive)
+    dH, is_positive = contiguous(dH), contiguous(is_positive)
     db = empty(np, dH.shape[:1], dH.dtype)
-    _bias_relu_backward(dH, is_positive, db)
+    run(_bias_relu_backward, dH, is_positive, db)
     return dH, db
 
 
 def bias_relu_batch_first(P: Array, b: Array) -> tuple[Array, Array, Array]:
     """As ``kernels.bias_relu_batch_first``."""
-    P = np.ascontiguousarray(P)
+    P = contiguous(P)
     H, is_positive = empty(np, P.shape, P.dtype), empty(np, P.shape, _BOOL)
-    _bias_relu_batch_first(P, np.ascontiguousarray(b), H, is_positive)
+    run(_bias_relu_batch_first, P, contiguous(b), H, is_positive)
     return P, H, is_positive
 
 
 def bias_relu_batch_first_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     """As ``kernels.bias_relu_batch_first_backward``."""
-    dH, is_positive = np.ascontiguousarray(dH), np.ascontiguousarray(is_positive)
+    dH, is_positive = contiguous(dH), contiguous(is_positive)
     db = empty(np, dH.shape[1:], dH.dtype)
-    _bias_relu_batch_first_backward(dH, is_positive, db)
+    run(_bias_relu_batch_first_backward, dH, is_positive, db)
     return dH, db
 
 
 def sum_samples(x: Array) -> Array:
     """As ``kernels.sum_samples``."""
-    x = np.ascontiguousarray(x)
+    x = contiguous(x)
     result = empty(np, x.shape[:1], x.dtype)
-    _sum_samples(x, result)
+    run(_sum_samples, x, result)
     return result
 
 
@@ -79,7 +80,7 @@ def _flat(x: Array) -> tuple[Array, Any]:
     order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
     stored = x.transpose(order)
     if not stored.flags.c_contiguous:
-        return _flat(np.ascontiguousarray(x))
+        return _flat(contiguous(x))
     back = sorted(range(x.ndim), key=order.__getitem__)
     return stored.reshape(-1), lambda y: y.reshape(stored.shape).transpose(back)
 

@@ -10,13 +10,14 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.kernels.compiled.loops import fast_loops
 from midpg_np.kernels.dispatch import empty
+from midpg_np.recording import contiguous, run
 
 
 def mix(w: Array, S: Array) -> Array:
     """As ``kernels.mix``."""
     stored, by_sample = _stored(S)
     g = empty(np, (S.shape[0], S.shape[2]), S.dtype)
-    _mix(np.ascontiguousarray(w), stored, by_sample, g)
+    run(_mix, contiguous(w), stored, by_sample, g)
     return g
 
 
@@ -24,14 +25,14 @@ def mix_backward(dg: Array, w: Array, S: Array) -> tuple[Array, Array]:
     """As ``kernels.mix_backward``."""
     stored, by_sample = _stored(S)
     dw, dS = empty(np, w.shape, w.dtype), empty(np, stored.shape, S.dtype)
-    args = np.ascontiguousarray(dg), np.ascontiguousarray(w), stored, by_sample, dw, dS
-    _mix_backward(*args)
+    args = contiguous(dg), contiguous(w), stored, by_sample, dw, dS
+    run(_mix_backward, *args)
     return dw, dS if by_sample else dS.swapaxes(0, 1)
 
 
 def _stored(S: Array) -> tuple[Array, bool]:
     by_sample = S.strides[0] >= S.strides[1]
-    return np.ascontiguousarray(S if by_sample else S.swapaxes(0, 1)), by_sample
+    return contiguous(S if by_sample else S.swapaxes(0, 1)), by_sample
 
 
 @fast_loops

@@ -17,15 +17,16 @@ from midpg_np.backend import Array
 from midpg_np.kernels.compiled.loops import BLOCK, add_products, fast_loops, read_row
 from midpg_np.kernels.dispatch import empty
 from midpg_np.kernels.launch import largest_divisor
+from midpg_np.recording import contiguous, run
 
 MOST_AT_ONCE = 4  # inputs, and outputs, of a block: 16 weights fill the registers
 
 
 def modulated_product(H: Array, W: Array, Q: Array, mode: str) -> Array:
     """As ``kernels.modulated_product``."""
-    H, W, Q = map(np.ascontiguousarray, (H, W, Q))
+    H, W, Q = map(contiguous, (H, W, Q))
     A = empty(np, (W.shape[1], H.shape[1]), H.dtype)
-    _forward(H, W, Q, A, *_plan(W, Q, mode))
+    run(_forward, H, W, Q, A, *_plan(W, Q, mode))
     return A
 
 
@@ -33,9 +34,9 @@ def modulated_product_backward(
     dA: Array, H: Array, W: Array, Q: Array, mode: str
 ) -> tuple[Array, Array, Array]:
     """As ``kernels.modulated_product_backward``."""
-    dA, H, W, Q = map(np.ascontiguousarray, (dA, H, W, Q))
+    dA, H, W, Q = map(contiguous, (dA, H, W, Q))
     dH, dW, dQ = (empty(np, x.shape, x.dtype) for x in (H, W, Q))
-    _backward(dA, H, W, Q, dH, dW, dQ, *_plan(W, Q, mode))
+    run(_backward, dA, H, W, Q, dH, dW, dQ, *_plan(W, Q, mode))
     return dH, dW, dQ
 
 

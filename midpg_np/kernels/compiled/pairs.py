@@ -7,14 +7,15 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.kernels.compiled.loops import fast_loops
 from midpg_np.kernels.dispatch import empty
+from midpg_np.recording import contiguous, run
 
 
 def pair_scores(e: Array, s: Array, bias: Array, w: Array, c: Array) -> tuple[Array, Array]:
     """As ``kernels.pair_scores``."""
-    e, s = np.ascontiguousarray(e), np.ascontiguousarray(s)
+    e, s = contiguous(e), contiguous(s)
     t = empty(np, (e.shape[1],), e.dtype)
     n_samples = s.shape[1]
-    _scores(e.reshape(-1, 2, n_samples), s, bias, w, c, t.reshape(2, n_samples))
+    run(_scores, e.reshape(-1, 2, n_samples), s, bias, w, c, t.reshape(2, n_samples))
     return t, e
 
 
@@ -24,8 +25,8 @@ def pair_scores_backward(dt: Array, A: Array, w: Array) -> tuple[Array, ...]:
     dA, ds = empty(np, A.shape, A.dtype), empty(np, (n_hidden, n_samples), A.dtype)
     d_bias, dw = (empty(np, w.shape, w.dtype) for _ in range(2))
     pairs = (n_hidden, 2, n_samples)
-    dt = np.ascontiguousarray(dt).reshape(2, n_samples)
-    _scores_backward(dt, A.reshape(pairs), w, dA.reshape(pairs), ds, d_bias, dw)
+    dt = contiguous(dt).reshape(2, n_samples)
+    run(_scores_backward, dt, A.reshape(pairs), w, dA.reshape(pairs), ds, d_bias, dw)
     return dA, ds, d_bias, dw
 
 

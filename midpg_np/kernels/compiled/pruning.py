@@ -7,25 +7,26 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.kernels.compiled.loops import fast_loops, sigmoid
 from midpg_np.kernels.dispatch import empty
+from midpg_np.recording import contiguous, run
 
 
 def pruning_factors(
     v_in: Array, alpha: Array, gain: float, epsilon: float
 ) -> tuple[Array, Array, Array]:
     """As ``kernels.pruning_factors``."""
-    v_in = np.ascontiguousarray(v_in)
+    v_in = contiguous(v_in)
     y, pi = empty(np, v_in.shape, v_in.dtype), empty(np, v_in.shape, v_in.dtype)
     is_kept = empty(np, v_in.shape, np.dtype(np.bool_))
     numbers = alpha[0], *map(v_in.dtype.type, (gain, epsilon))
-    _factors(v_in.reshape(-1), *(x.reshape(-1) for x in (y, pi, is_kept)), *numbers)
+    run(_factors, v_in.reshape(-1), *(x.reshape(-1) for x in (y, pi, is_kept)), *numbers)
     return y, pi, is_kept
 
 
 def pruning_factors_backward(d_pi: Array, y: Array, is_kept: Array, scale: Array) -> Array:
     """As ``kernels.pruning_factors_backward``."""
-    flat = (np.ascontiguousarray(x).reshape(-1) for x in (d_pi, y, is_kept))
+    flat = (contiguous(x).reshape(-1) for x in (d_pi, y, is_kept))
     dv_in = empty(np, y.shape, y.dtype)
-    _factors_backward(*flat, dv_in.reshape(-1), scale[0])
+    run(_factors_backward, *flat, dv_in.reshape(-1), scale[0])
     return dv_in
 
 
