@@ -12,10 +12,10 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
-from cases import PROOF_SEED, Case
+from cases import Case
 from frameworks.candidates import Candidate
-from frameworks.equality import Reference, measure
-from frameworks.worker import prove, serve
+from frameworks.equality import Reference
+from frameworks.worker import prove, refer, serve
 
 PAUSE = 0.15  # idle threads of a BLAS spin for a while after a product
 TURN = 0.25  # seconds of steps per turn, at most ``MOST`` steps
@@ -76,9 +76,14 @@ def answer(conn: Any) -> Any:
 
 
 def reference_of(case: Case) -> Reference:
-    """Our float64 step on the batch that every process is checked with."""
-    ours = Candidate("ours").build(case.config, case.params(), "float64", case.device, 1)
-    return measure(ours, *case.draw(np.random.default_rng(PROOF_SEED)))
+    """Our float64 step on the batch that every process is checked with.
+
+    From a process of its own, since memory of a GPU comes back only when its process ends.
+    """
+    process, conn = start(refer, case, Candidate("ours"))
+    reference = answer(conn)
+    process.join()
+    return reference
 
 
 class Proofs:

@@ -100,6 +100,12 @@ def _time(
     return times
 
 
+def refer(conn: Connection, case: Case, candidate: Candidate) -> None:
+    """Send the step of a candidate in float64 on the batch that every process is checked with."""
+    step = candidate.build(case.config, case.params(), "float64", case.device, 1)
+    conn.send(measure(step, *case.draw(np.random.default_rng(PROOF_SEED))))
+
+
 def prove(conn: Connection, case: Case, candidate: Candidate) -> None:
     """Compare with the package in float64 on few rows; send the difference, or the error."""
     rng = np.random.default_rng(3)
