@@ -41,7 +41,10 @@ class Recorded(np.ndarray):
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         if out is None:
             return _result(function, inputs, options, has_out=True)
-        _call(partial(function, **options) if options else function, *inputs, *out)
+        if function is ufunc and not options:
+            _call(ufunc, *inputs, *out)
+        else:
+            _call(partial(_into, function, _plain_values(options)), *out, inputs)
         return out[0]
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
@@ -52,10 +55,10 @@ class Recorded(np.ndarray):
 
     def __getitem__(self, index: Any) -> Any:
         """Return a view, of no axes where NumPy returns a number; or a recorded copy."""
-        whole = (*index, ...) if isinstance(index, tuple) and ... not in index else index
-        if isinstance(index, int):
-            whole = (index, ...)
-        return _result(operator.getitem, (self, whole), {})
+        index = index if isinstance(index, tuple) else (index,)
+        if not any(i is ... for i in index):
+            index = (*index, ...)
+        return _result(operator.getitem, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _call(operator.setitem, self, index, value)
@@ -260,7 +263,10 @@ def _result(
 
 
 def _assign(place: np.ndarray, function: Any, args: Any, options: Any) -> None:
-    place[...] = function(*args, **options)
+    result = function(*args, **options)
+    if result.shape != place.shape:
+        raise NotRecordableError(f"{function} returns another shape for other numbers.")
+    place[...] = result
 
 
 def _into(function: Any, options: Any, place: np.ndarray, args: Any) -> None:

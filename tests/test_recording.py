@@ -39,6 +39,9 @@ OPERATIONS = {
     "numbers of no axis": lambda x, y, W: x * (y[0, 0] + y[1].sum()),
     "repeated": lambda x, y, W: x[:, :2].repeat(3, axis=1),
     "cumulated": lambda x, y, W: 0.1 * x.cumsum(axis=1),
+    "sums into memory": lambda x, y, W: x + np.add.reduce(y, axis=0, out=x.copy()[0]),
+    "where it is larger": lambda x, y, W: np.multiply(x, 2.0, where=x > y, out=y.copy()),
+    "last entries": lambda x, y, W: x * y[..., -1:],
     "row by row": lambda x, y, W: np.stack([2.0 * row for row in x]),
 }
 
@@ -112,6 +115,14 @@ def test_numbers_that_are_read_are_refused(read):
 def test_a_branch_on_values_is_refused():
     with pytest.raises(NotRecordableError):
         recorded(lambda x: x if x[0] > 0 else -x, np.ones(3))
+
+
+def test_shapes_that_depend_on_numbers_are_noticed():
+    recording = recorded(lambda x: x[x > 0.0], np.array([1.0, -1.0, 2.0]))
+    (result,) = recording.repeat([np.array([-1.0, 3.0, 4.0])])
+    assert result.tolist() == [3.0, 4.0]
+    with pytest.raises(NotRecordableError, match="another shape for other numbers"):
+        recording.repeat([np.ones(3)])
 
 
 def test_loops_are_recorded_and_must_return_nothing():

@@ -47,20 +47,23 @@ class RepeatedPass:
         arrays : those of the first call
         """
         self._n_taken += 1
-        if not self.is_recordable or self._n_taken <= N_PLAIN:
-            return self.pass_(self.params, arrays, workspace)
+        if self.is_recordable and self._n_taken > N_PLAIN:
+            try:
+                return self._from_recording(arrays, workspace)
+            except NotRecordableError:
+                self.is_recordable = False
+                self._recordings.clear()
+        return self.pass_(self.params, arrays, workspace)
+
+    def _from_recording(self, arrays: Sequence[Array], workspace: Workspace) -> Any:
         free = next((r for r in self._recordings if not r.is_busy), None)
         if free is not None and free.is_proven:
             return free.repeat(arrays)
         result = self.pass_(self.params, arrays, workspace)
-        try:
-            if free is not None:
-                free.prove(arrays, result)
-            elif len(self._recordings) < MOST_RECORDINGS:
-                self._recordings.append(_RecordedPass(self.pass_, self.params, arrays))
-        except NotRecordableError:
-            self.is_recordable = False
-            self._recordings.clear()
+        if free is not None:
+            free.prove(arrays, result)
+        elif len(self._recordings) < MOST_RECORDINGS:
+            self._recordings.append(_RecordedPass(self.pass_, self.params, arrays))
         return result
 
 

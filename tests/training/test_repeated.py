@@ -176,7 +176,12 @@ def counting():
     return pass_
 
 
-@pytest.mark.parametrize("pass_", [escaping, branching])
+def selecting(params, arrays, workspace):
+    """The number of its results depends on values."""
+    return {"y": arrays[0][arrays[0] > 0.0]}
+
+
+@pytest.mark.parametrize("pass_", [escaping, branching, selecting])
 def test_what_cannot_be_repeated_is_taken_as_it_is(pass_):
     repeated, _, numbers = taken(pass_, 6)
     assert not repeated.is_recordable
