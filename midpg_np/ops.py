@@ -187,12 +187,15 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     return dx
 
 
+_LARGEST = {4: 87.0, 8: 708.0}  # by bytes of a number; exp of more overflows
+
+
 def scaled_sigmoid(
     x: Array, scale: float, out: Array | None = None
 ) -> tuple[Array, tuple[Array, float]]:
     """y = scale / (1 + exp(-x)), entry by entry (derivations 2.3a).
 
-    Computed in one array as (scale / 2) (1 + tanh(x / 2)).
+    Computed in one array, by exp: half the time of tanh.
 
     Backward: dx = dy y (1 - y / scale).  ``out`` may be x itself.
     """
@@ -200,11 +203,12 @@ def scaled_sigmoid(
         y = kernels.bounded(x, scale)
         return y, (y, scale)
     xp = get_xp(x)
-    y = xp.multiply(x, 0.5, out=out)
-    xp.tanh(y, out=y)
-    y *= 0.5 * scale
-    y += 0.5 * scale
-    return y, (y, scale)
+    y = xp.negative(x, out=out)
+    if y.dtype.kind != "c":  # a complex number, of the complex step, has no order
+        xp.minimum(y, _LARGEST[y.dtype.itemsize], out=y)
+    xp.exp(y, out=y)
+    y += 1.0
+    return xp.divide(scale, y, out=y), (y, scale)
 
 
 def scaled_sigmoid_backward(

@@ -138,7 +138,7 @@ _SHARED = (
     *("exp", "log1p", "tanh", "where", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
     *("ones_like", "broadcast_to", "asfortranarray", "ascontiguousarray", "argsort", "cumsum"),
-    *("multiply", "subtract", "matmul", "result_type"),
+    *("multiply", "divide", "negative", "subtract", "matmul", "result_type"),
 )
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import numpy as np
 import typer
 from joblib import Parallel, delayed
 from rich.progress import track
 
-from midpg_np.checks import GradientReport, check_directions, check_gradients
-from midpg_np.checks.catalogue import CASES, Sizes
+from midpg_np.checks import GradientReport
+from midpg_np.checks.catalogue import CASES
 from midpg_np.commands import tables
 from midpg_np.commands.console import stderr, stdout
 from midpg_np.experiments.full_size_models import FULL_SIZE_CASES
+from midpg_np.experiments.gradient_checks import check_full_size, check_small
 from midpg_np.experiments.small_models import MODEL_CASES
 
 FEW = 20
@@ -46,11 +46,11 @@ def gradcheck(
     if not chosen:
         raise ValueError(f"no check is called {names}; there are {', '.join(builders)}.")
     console = stderr()
-    # Processes take a second to start; few checks are faster without.
+    # Processes take half a second to start; few checks are faster without.
     workers = Parallel(
         n_jobs=-1 if len(chosen) > FEW else 1, batch_size=1, return_as="generator_unordered"
     )
-    check = _check_full_size if full_size else _check
+    check = check_full_size if full_size else check_small
     # Models, the longest checks, come last in the list and first here: no core waits at the end.
     checks = workers(delayed(check)(name, seed) for name in reversed(chosen))
     watched = track(
@@ -67,16 +67,6 @@ def gradcheck(
         console.print(line, markup=False)
     if failures:
         raise typer.Exit(1)
-
-
-def _check(name: str, seed: int) -> GradientReport:
-    rng = np.random.default_rng(seed)
-    return check_gradients((CASES | MODEL_CASES)[name](Sizes(), rng), rng)
-
-
-def _check_full_size(name: str, seed: int) -> GradientReport:
-    rng = np.random.default_rng(seed)
-    return check_directions(FULL_SIZE_CASES[name](rng), rng)
 
 
 def _as_dict(report: GradientReport) -> dict[str, object]:

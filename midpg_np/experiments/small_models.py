@@ -66,10 +66,15 @@ _PRUNED_FORMS: list[dict[str, Any]] = [
     {"lambda_detach": True},
 ]
 
+# A network per scenario makes most of all entries: one scenario has no rows, not two, and layers
+# are narrow.
+_PER_SCENARIO = {"n_scenarios": 4}
+_NARROW = _PER_SCENARIO | {"hidden": (5, 3)}
+
 SMALL: dict[str, Small] = {
     "dnn": Small({}, [{}]),
     "ple": Small(
-        {"hidden": (4, 3, 2)},
+        _PER_SCENARIO | {"hidden": (3, 4, 2)},
         [  # two experts of a scenario, or a level in between: both at once would take long
             {"shared_gate_scope": scope} | experts | {"form": form}
             for scope in ("all", "own")
@@ -81,10 +86,10 @@ SMALL: dict[str, Small] = {
         ],
     ),
     "star": Small(
-        {"eps": 0.25, "dim_domain": 3, "aux_hidden": (3,)},
+        _NARROW | {"eps": 0.25, "dim_domain": 3, "aux_hidden": (3,)},
         [{}, {"aux_norm": True}, {"pn": "none"}, {"pn": "none", "aux": False}],
     ),
-    "pepnet": Small({"gate_hidden": 3}, _GATED),
+    "pepnet": Small(_NARROW | {"gate_hidden": 2}, _GATED),
     "adasparse": Small(_PRUNED, _PRUNED_FORMS),
     "apg": Small(
         {"rank": 2, "over_rank": 3, "generator_hidden": (3,)},

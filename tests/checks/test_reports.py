@@ -16,10 +16,12 @@ from midpg_np.checks import (
     linearise,
     perturbed,
     shift_from_kinks,
+    wake_units,
 )
 from midpg_np.checks.case import KINK_MARGIN
 from midpg_np.checks.catalogue import CASES, Sizes
 from midpg_np.checks.numeric import central_differences
+from midpg_np.experiments.small_models import MODEL_CASES
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.models import DNN, DPG, MIDPG
 from midpg_np.tree import tree_flatten
@@ -144,6 +146,18 @@ def test_shifting_keeps_every_unit_clear_of_its_corner(kind):
     case = shift_from_kinks(training_case(model, generator(8), n_rows=40))
     _, cache = case.forward(case.inputs, None)
     assert all(np.abs(A).min() >= KINK_MARGIN for A in case.kinks(cache).values())
+
+
+def test_every_array_of_every_small_model_has_a_gradient():
+    """Behind units that are off for every row all gradients are zero: a check proves nothing."""
+    for name, builder in MODEL_CASES.items():
+        case = shift_from_kinks(wake_units(builder(Sizes(), generator(0))))
+        grads = tree_flatten(linearise(case, generator(0)).grads)
+        dead = {path for path, gradient in grads.items() if not gradient.any()}
+        if name == "adasparse binarization zero":  # its pruners get no gradient by design
+            assert dead == {path for path in grads if ".pruner." in path}
+        else:
+            assert not dead, name
 
 
 def test_an_input_on_the_corner_is_moved_and_nothing_else():

@@ -89,8 +89,9 @@ def _gate(form: str, is_live: bool, sizes: Sizes, rng: np.random.Generator) -> C
 
 
 def _gated_tower(gate_at: str, form: str, sizes: Sizes, rng: np.random.Generator) -> Case:
-    dims = (sizes.d_m, sizes.d_n, 3, 2)
-    options = _form_options(form) | {"gate_hidden": 4, "gamma": GAMMA}
+    # First, middle and last layer, none square; narrow, since every scenario has its own tower.
+    dims = (sizes.d_m, sizes.f_c, 3, 2)
+    options = _form_options(form) | {"gate_hidden": 2, "gamma": GAMMA}
     layer = GatedTower(dims, sizes.d_e, gate_at, **options)
 
     def run(tree: Any, frozen: object) -> tuple[tuple[Array], Any]:

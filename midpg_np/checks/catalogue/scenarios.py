@@ -45,7 +45,8 @@ def _affine(form: str, sizes: Sizes, rng: np.random.Generator) -> Case:
 
 
 def _mlp(form: str, sizes: Sizes, rng: np.random.Generator) -> Case:
-    layer = ScenarioMLP(N_SCENARIOS, (sizes.d_m, sizes.d_n, 3, 2), form=form)
+    # First, middle and last layer, none square; narrow, since every scenario has its own.
+    layer = ScenarioMLP(N_SCENARIOS, (sizes.d_m, sizes.f_c, 3, 2), form=form)
 
     def run(tree: Any, frozen: object) -> tuple[tuple[Array], Any]:
         y, cache = layer.forward(tree["params"], tree["H"], groups_like(tree["H"], sizes.B))

@@ -92,7 +92,8 @@ def _norm(is_training: bool, sizes: Sizes, rng: np.random.Generator) -> Case:
 
 
 def _mlp(form: str, sizes: Sizes, rng: np.random.Generator) -> Case:
-    layer = StarMLP(N_SCENARIOS, (sizes.d_m, sizes.d_n, 3, 2), form=form)
+    # First, middle and last layer, none square; narrow, since every scenario has its own.
+    layer = StarMLP(N_SCENARIOS, (sizes.d_m, sizes.f_c, 3, 2), form=form)
     return _layer(f"star_mlp {form}", layer, sizes, rng)
 
 
