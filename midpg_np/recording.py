@@ -25,6 +25,7 @@ from midpg_np.backend import address
 from midpg_np.workspace import Workspace
 
 _WITH_OUT = (np.concatenate, np.einsum)
+_OUT_BY_NAME = (np.minimum, np.maximum)  # NumPy warns where it is their third argument
 
 
 class NotRecordableError(RuntimeError):
@@ -255,7 +256,7 @@ def _result(
     place[...] = result
     if not has_out:
         recording.add(_assign, (place, function, args, options))
-    elif isinstance(function, np.ufunc) and not options:
+    elif isinstance(function, np.ufunc) and not options and function not in _OUT_BY_NAME:
         recording.add(function, (*args, place))
     else:
         recording.add(partial(_into, function, options), (place, args))

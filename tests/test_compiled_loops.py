@@ -142,14 +142,15 @@ def small_dataset(n_rows):
     return Dataset(*batch, WIDTHS["vocab_sizes"], 2, 4, tuple("abc"), tuple("wxyz"))
 
 
-def trained(**options):
+def trained(name="midpg", **options):
     dataset = small_dataset(800)
     config = TrainConfig(epochs=2, batch_size=300, **options)
-    return fit(named_model("midpg"), dataset, dataset, config)
+    return fit(named_model(name), dataset, dataset, config)
 
 
-def test_a_training_with_loops_is_that_without():
-    got, want = (trained(kernels=k, dtype="float64") for k in ("compiled", "numpy"))
+@pytest.mark.parametrize("name", ["midpg", "dnn", "adasparse"])
+def test_a_training_with_loops_is_that_without(name):
+    got, want = (trained(name, kernels=k, dtype="float64") for k in ("compiled", "numpy"))
     assert_close(tree_flatten(got.params), tree_flatten(want.params), tol=1e-9)
     for g, w in zip(got.history, want.history, strict=True):
         assert g["train_loss"] == pytest.approx(w["train_loss"], rel=1e-10)

@@ -27,7 +27,7 @@ from midpg_np.training.packed import (
     unpack,
 )
 from midpg_np.training.step import StepResult, host_batch, rows_read, training_step
-from midpg_np.training.tiles import Tiles, rows_per_tile
+from midpg_np.training.tiles import Tiles, rows_per_tile, threads_of_blas
 from midpg_np.tree import Tree, tree_astype, tree_flatten, tree_to_device
 
 
@@ -76,7 +76,7 @@ class OurStep:
             self.params = flat_views(tree_to_device(tree_astype(params, dtype), device), buffers)
             self.adam = TrainConfig(device=device).adam
             self.state = self.adam.init(self.params, buffers)
-        self.blas = blas_threads(1 if hasattr(model, "network") else n_threads)  # as fit does
+        self.blas = blas_threads(threads_of_blas(model, n_threads))  # as fit does
         self.tiles: Tiles | None = None
         self.rows_predicted: int | None = None  # at a time, as predict_logits chooses them
         self.captured: CapturedStep | None = None

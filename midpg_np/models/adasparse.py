@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,14 +12,15 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.batch import Batch
-from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.initial import init_affine
 from midpg_np.layers.mlp import mlp_multiply_adds
 from midpg_np.layers.pruned_layer import PrunedLayer
 from midpg_np.layers.pruner import Pruner, Stop
 from midpg_np.layers.schedule import MAX_STEPS, linear_schedule
 from midpg_np.layers.sparsity import Sparsity, SparsityCache
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
+from midpg_np.models.halves import InHalves
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
     ACTIVATIONS,
@@ -32,6 +33,7 @@ from midpg_np.ops import (
     check_activation,
 )
 from midpg_np.tree import Tree, tree_set, tree_size
+from midpg_np.workspace import Workspace
 
 PRUNE_INPUTS = ("all", "agnostic_only", "none")
 
@@ -44,7 +46,7 @@ class PlainCache(NamedTuple):
 
 
 class AdaSparseCache(NamedTuple):
-    """Intermediates of a forward pass; ``sparsity`` is empty at inference.
+    """Intermediates behind the embeddings; ``sparsity`` is empty at inference.
 
     ``layers`` holds a ``PrunedLayerCache`` for each layer with a pruner, else a ``PlainCache``.
 
@@ -56,7 +58,6 @@ class AdaSparseCache(NamedTuple):
 
     X: Array
     E_aw: Array
-    embedding: EmbeddingCache
     layers: dict[str, Any]
     activations: dict[str, Any]
     sparsity: dict[str, SparsityCache]
@@ -64,7 +65,7 @@ class AdaSparseCache(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AdaSparse:
+class AdaSparse(InHalves):
     """H^{l+1} = act((H^l pi^l) W^l + b^l), pi^l from U^l = [E_aw, H^l]; L = L_ce + R_s.
 
     Parameters
@@ -141,6 +142,10 @@ class AdaSparse:
     schedule_steps: int = 1000
 
     drops_embeddings = True
+    looks_up_last = False
+    advance_reads_cache = False
+    has_fixed_work_on_host = True
+    takes_whole_batches = True  # rows meet in the share of what is pruned
 
     def __post_init__(self) -> None:
         n_fields = len(self.vocab_sizes)
@@ -244,28 +249,42 @@ class AdaSparse:
         """Nothing is random in training."""
         return {}
 
-    def advance(self, params: Tree, cache: AdaSparseCache) -> Tree:
+    def advance(self, params: Tree, cache: Any) -> Tree:
         """Count a training step; alpha and lambda_hat follow from the count (derivations 8.1c)."""
         return tree_set(params, "schedule.step", params["schedule"]["step"] + 1.0)
 
-    def forward(
+    def network(
         self,
         params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
+        inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, AdaSparseCache]:
-        """Return the logits (B,), in training also the auxiliary term "sparsity", and the cache.
+        """Return the logits (B,), the auxiliary term "sparsity" and the cache.
 
-        See derivations 8.1a.
+        See derivations 8.1a, 8.1d.
         """
-        training = draws is not None
         sg = StopGradient(frozen, {})
-        step = params["schedule"]["step"]
+        logit, cache = self._logit(params, inputs, sg, training=True)
+        if not self.sparsity_weight:
+            return ModelOutput(logit, {}), cache
+        R_s, c_sparsity = self._regulariser(params["schedule"]["step"], cache.layers, sg)
+        cache = cache._replace(sparsity=c_sparsity)
+        return ModelOutput(logit, {"sparsity": R_s}), cache
+
+    def network_at_inference(
+        self, params: Tree, inputs: Sequence[Array], frozen: Mapping[str, Array] | None = None
+    ) -> tuple[ModelOutput, AdaSparseCache]:
+        """Without the regulariser, and with a threshold where "soft" has none in training."""
+        logit, cache = self._logit(params, inputs, StopGradient(frozen, {}), training=False)
+        return ModelOutput(logit, {}), cache
+
+    def _logit(
+        self, params: Tree, inputs: Sequence[Array], sg: StopGradient, *, training: bool
+    ) -> tuple[Array, AdaSparseCache]:
+        """Return the logits (B,) and the cache, without a regulariser (derivations 8.1a)."""
+        (X,), step = inputs, params["schedule"]["step"]
         alpha = linear_schedule(step, self.alpha_start, self.alpha_end, self.schedule_steps)
-        keep = keep_of(draws)
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, keep=keep)
         E_aw = X[:, : self.dim_aware]
         layers: dict[str, Any] = {}
         activations = {}
@@ -279,13 +298,7 @@ class AdaSparse:
                 A, c_affine = affine(H, **params[name])
                 layers[name] = PlainCache(A, c_affine)
             H, activations[name] = self._activation(name).forward(A)
-        auxiliary: dict[str, Array] = {}
-        c_sparsity: dict[str, SparsityCache] = {}
-        if training and self.sparsity_weight:
-            R_s, c_sparsity = self._regulariser(step, layers, sg)
-            auxiliary = {"sparsity": R_s}
-        cache = AdaSparseCache(X, E_aw, c_embedding, layers, activations, c_sparsity, sg.detached)
-        return ModelOutput(H[:, 0], auxiliary), cache
+        return H[:, 0], AdaSparseCache(X, E_aw, layers, activations, {}, sg.detached)
 
     def _regulariser(
         self, step: Array, layers: dict[str, Any], sg: StopGradient
@@ -301,8 +314,10 @@ class AdaSparse:
             total = total + term / len(self.layers)
         return total, caches
 
-    def backward(self, d_output: ModelOutput, cache: AdaSparseCache) -> Tree:
-        """Return the gradient of every parameter (derivations 8.3a, 8.3g)."""
+    def network_backward(
+        self, d_output: ModelOutput, cache: AdaSparseCache, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return ``(dX,)`` and the gradients of all but the tables (derivations 8.3a, 8.3g)."""
         grads: Tree = {}
         dH, dE_aw = d_output.logit[:, None], None
         for name in reversed(self.shapes):
@@ -315,8 +330,7 @@ class AdaSparse:
                 dH, dW, db = affine_backward(dA, cache.layers[name].affine)
                 grads[name] = {"W": dW, "b": db}
         add_to_columns(dH, 0, dE_aw)
-        g_embedding = {"embedding": self.embedding.backward(dH, cache.embedding)}
-        return g_embedding | {name: grads[name] for name in self.shapes}
+        return (dH,), {name: grads[name] for name in self.shapes}
 
     def _regulariser_backward(
         self, name: str, d_output: ModelOutput, cache: AdaSparseCache
@@ -330,15 +344,16 @@ class AdaSparse:
     def _activation(self, name: str) -> Any:
         return ACTIVATIONS["identity" if name == "head" else self.activation]
 
-    def kinks(self, cache: AdaSparseCache) -> dict[str, Array]:
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Distances from corners and thresholds, by the path of the bias that shifts them."""
         kinks: dict[str, Array] = {}
+        layers = cache.network.layers
         for name in self.shapes:
             if name in self.layers:
-                inner = self.layers[name].kinks(cache.layers[name])
+                inner = self.layers[name].kinks(layers[name])
                 kinks |= {f"{name}.{path}": v for path, v in inner.items()}
             if name != "head":
-                kinks[f"{name}.b"] = cache.layers[name].A
+                kinks[f"{name}.b"] = layers[name].A
         return kinks
 
     def count_params(self) -> ParamCount:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,23 +11,24 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.batch import Batch
-from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
+from midpg_np.models.halves import InHalves
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.tree import Tree
+from midpg_np.workspace import Workspace
 
 
 class DNNCache(NamedTuple):
-    """Intermediates of a forward pass."""
+    """Intermediates of the network behind the embeddings."""
 
     X: Array
-    embedding: EmbeddingCache
     mlp: MLPCache
     detached: dict[str, Array]
 
 
 @dataclass(frozen=True)
-class DNN:
+class DNN(InHalves):
     """z = MLP([E_aw, E_ag]).
 
     Parameters
@@ -54,6 +55,7 @@ class DNN:
     activation: str = "relu"
 
     drops_embeddings = True
+    takes_whole_batches = True  # products are nearly all of its work
 
     @cached_property
     def embedding(self) -> Embedding:
@@ -84,29 +86,28 @@ class DNN:
         """Nothing is random in training."""
         return {}
 
-    def forward(
+    def network(
         self,
         params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
+        inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, DNNCache]:
-        """Return the logits (B,) and the cache (derivations 4a)."""
-        X, c_embedding = self.embedding.forward(
-            params["embedding"], batch.codes, last=True, keep=keep_of(draws)
-        )
+        """Return the logits (B,) and the cache, from what ``embed`` returns (derivations 4a)."""
+        (X,) = inputs
         z, c_mlp = self.mlp.forward(params["mlp"], X)
-        return ModelOutput(z[:, 0], {}), DNNCache(X, c_embedding, c_mlp, {})
+        return ModelOutput(z[:, 0], {}), DNNCache(X, c_mlp, {})
 
-    def backward(self, d_output: ModelOutput, cache: DNNCache) -> Tree:
-        """Return the gradient of every parameter (derivations 4b, 4c)."""
+    def network_backward(
+        self, d_output: ModelOutput, cache: DNNCache, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return ``(dX,)`` and the gradients of all but the tables (derivations 4b, 4c)."""
         dX, g_mlp = self.mlp.backward(d_output.logit[:, None], cache.mlp)
-        return {"embedding": self.embedding.backward(dX, cache.embedding), "mlp": g_mlp}
+        return (dX,), {"mlp": g_mlp}
 
-    def kinks(self, cache: DNNCache) -> dict[str, Array]:
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
-        return {f"mlp.{path}": A for path, A in self.mlp.kinks(cache.mlp).items()}
+        return {f"mlp.{path}": A for path, A in self.mlp.kinks(cache.network.mlp).items()}
 
     def count_params(self) -> ParamCount:
         """Sum of (inputs + 1) x outputs over the layers (derivations 4d)."""

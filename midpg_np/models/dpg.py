@@ -22,7 +22,8 @@ from midpg_np.layers.modulated_layer import ModulatedLayer, ModulatedLayerCache,
 from midpg_np.layers.negatives import ShuffleCache
 from midpg_np.models.aware_only import context_networks
 from midpg_np.models.dnn import DNN
-from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount, keep_of
+from midpg_np.models.halves import InHalves
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import (
     AffineCache,
@@ -76,7 +77,7 @@ class CoreAdjoint(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DPG:
+class DPG(InHalves):
     """H^{l+1} = act((psi(Q^l_b) * W^l)^T H^l_b + b^l), Q^l generated from U^l = [E_aw, H^l].
 
     The options are the choices that the paper leaves open (derivations 3.8).
@@ -255,24 +256,6 @@ class DPG:
         """Nothing is random in training."""
         return {}
 
-    def forward(
-        self,
-        params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
-        frozen: Mapping[str, Array] | None = None,
-    ) -> tuple[ModelOutput, ModelCache]:
-        """Return the logits (B,), in training also the auxiliary terms, and the cache."""
-        inputs, c_embed = self.embed(params, batch, draws)
-        output, c_network = self.network(params, inputs, frozen)
-        return output, ModelCache(c_embed, c_network)
-
-    def backward(self, d_output: ModelOutput, cache: ModelCache) -> Tree:
-        """Return the gradient of every parameter."""
-        d_inputs, grads = self.network_backward(d_output, cache.network)
-        return self.embed_backward(d_inputs, cache.embed) | grads
-
     @property
     def plain_by_context(self) -> bool:
         """Rows with the same scenario-aware codes have the same core."""
@@ -288,13 +271,12 @@ class DPG:
         self, params: Tree, batch: Batch, draws: Draws | None
     ) -> tuple[tuple[Array, ...], EmbedCache]:
         """Look up X (B, d_0)."""
-        table, keep = params["embedding"], keep_of(draws)
-        X, c_embedding = self.embedding.forward(table, batch.codes, last=True, keep=keep)
-        return (X,), EmbedCache(c_embedding, None)
+        inputs, c_embedding = super().embed(params, batch, draws)
+        return inputs, EmbedCache(c_embedding, None)
 
     def embed_backward(self, d_inputs: Sequence[Array], cache: EmbedCache) -> Tree:
         """Return the gradient of the tables."""
-        return {"embedding": self.embedding.backward(d_inputs[0], cache.embedding)}
+        return super().embed_backward(d_inputs, cache.embedding)
 
     def network(
         self,

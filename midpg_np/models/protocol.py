@@ -104,10 +104,14 @@ class Model(Protocol):
     ``l2_weights`` pulls to another value than 0.
 
     ``has_fixed_work`` (True: forward and backward give a GPU the same work for all batches of one
-    size and read none of its values on the host, so that a step can be captured).
+    size and read none of its values on the host, so that a step can be captured);
+    ``has_fixed_work_on_host`` (True: the same of a CPU only, whose passes can then be recorded).
 
-    A model whose rows do not meet behind the embeddings may offer its passes in two halves, so that
-    ``training.tiles`` can send a batch through the second half tile by tile:
+    A model may offer its passes in two halves (``models.halves``), so that ``training.tiles`` can
+    send a batch through the second half tile by tile; or as a whole, threads going to the products
+    (``takes_whole_batches`` True: rows meet behind the embeddings, or products are nearly all of
+    the work).  No cache is left then, so ``advance`` must do without (``advance_reads_cache``
+    False):
     ``embed(params, batch, draws) -> (inputs, cache)``, a tuple of arrays with a row per sample;
     ``network(params, inputs, frozen, workspace) -> (output, cache)``, whose auxiliary terms are
     means over the rows; ``network_backward(d_output, cache, workspace) -> (d_inputs, grads)``; and

@@ -13,7 +13,7 @@ from midpg_np.batch import Batch
 from midpg_np.losses import LOSS_REDUCTIONS, Loss
 from midpg_np.models.protocol import Draws, ModelOutput
 from midpg_np.training.penalties import NAME, Penalty
-from midpg_np.training.tiles import Tiles, tiled_pass
+from midpg_np.training.tiles import Tiles, takes_tiles, tiled_pass
 from midpg_np.tree import Tree, tree_items
 
 
@@ -65,7 +65,7 @@ def _model_step(
     assert batch.label is not None
     weigh = LOSS_REDUCTIONS[loss_reduce]
     row_weights = None if weigh is None else weigh(batch.scenario, batch.label.dtype)
-    if tiles is not None and hasattr(model, "network"):
+    if tiles is not None and takes_tiles(model):
         ce, output, grads = tiled_pass(model, loss, params, batch, draws, row_weights, tiles)
         losses = _losses(ce, output, model.auxiliary_weights)
         if np.isfinite(float(losses["loss"])):
@@ -126,7 +126,7 @@ class NonFiniteLossError(ArithmeticError):
     step : int
         The step, counted from 1.
     place : str
-        First array that is not finite, such as ``"cache.mlp.A[1]"``.
+        First array that is not finite, such as ``"cache.network.mlp.A[1]"``.
     checkpoint : str or None
         The last checkpoint, if there is one.
     """

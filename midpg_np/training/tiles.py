@@ -12,21 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any, NamedTuple
 
 from midpg_np import kernels
 from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.batch import Batch
 from midpg_np.losses import Loss
+from midpg_np.models.halves import InHalves
 from midpg_np.models.protocol import ModelOutput
 from midpg_np.ops import add_to
 from midpg_np.training.repeated import Pass, RepeatedPass, are_identical
-from midpg_np.tree import Tree, tree_copy, tree_flatten, tree_map
+from midpg_np.tree import Tree, tree_copy, tree_flatten, tree_map, tree_set
 from midpg_np.workspace import Workspace
 
 _MOST_ROWS, _FEWEST_ROWS = 512, 128
 MOST_SHAPES = 2  # of tiles that are recorded: whole ones, and what is left of a batch
+MOST_RECORDED = 2048  # rows; of more, Python takes no noticeable share, and memory is needed twice
 _MEMORY = 2**24  # bytes that a core and its two adjoints may take: they stay in the last cache
 
 
@@ -38,6 +40,30 @@ def rows_per_tile(model: Any) -> int:
     """
     fitting = _MEMORY // (3 * 4 * getattr(model, "largest_core", 1))
     return int(2 ** (min(max(fitting, _FEWEST_ROWS), _MOST_ROWS).bit_length() - 1))
+
+
+def takes_tiles(model: Any) -> bool:
+    """Whether batches may go through ``model.network`` in place of ``model.forward``.
+
+    Not where a subclass has another ``forward`` or ``backward`` than the one made of the halves, or
+    an ``advance`` that may read the cache: tiles leave none.
+    """
+    kind = type(model)
+    if isinstance(model, InHalves) and not (
+        kind.forward is InHalves.forward and kind.backward is InHalves.backward
+    ):
+        return False
+    reads_cache = hasattr(model, "advance") and getattr(model, "advance_reads_cache", True)
+    return hasattr(model, "network") and not reads_cache
+
+
+def threads_of_blas(model: Any, n_threads: int) -> int:
+    """Return how many threads products may use: one where tiles share the threads out."""
+    return 1 if takes_tiles(model) and not _takes_whole_batches(model) else n_threads
+
+
+def _takes_whole_batches(model: Any) -> bool:
+    return bool(getattr(model, "takes_whole_batches", False))
 
 
 class Tiles:
@@ -56,12 +82,16 @@ class Tiles:
     def __init__(self, rows: int = 512, threads: int = 1) -> None:
         self.rows = rows
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._memories: SimpleQueue[TileMemory] = SimpleQueue()
+        # The last one used comes first: a batch of one tile always meets the same recordings.
+        self._memories: LifoQueue[TileMemory] = LifoQueue()
         for _ in range(threads):
             self._memories.put(TileMemory())
 
-    def map(self, work: Callable[[slice, TileMemory], Any], n_rows: int) -> Iterator[Any]:
-        """Yield ``work(rows, memory)`` for every tile, in order."""
+    def map(
+        self, work: Callable[[slice, TileMemory], Any], n_rows: int, whole: bool = False
+    ) -> Iterator[Any]:
+        """Yield ``work(rows, memory)`` for every tile, in order; ``whole``: for one of all rows."""
+        size = n_rows if whole else self.rows
 
         def with_memory(rows: slice) -> Any:
             memory = self._memories.get()
@@ -70,8 +100,8 @@ class Tiles:
             finally:
                 self._memories.put(memory)
 
-        slices = [slice(i, min(i + self.rows, n_rows)) for i in range(0, n_rows, self.rows)]
-        if self._pool is None:
+        slices = [slice(i, min(i + size, n_rows)) for i in range(0, n_rows, size)]
+        if self._pool is None or len(slices) == 1:
             return map(with_memory, slices)
         # Each thread works in a copy of this one's context, and so with its ``compiled_loops``.
         runs = [copy_context().run for _ in slices]
@@ -145,27 +175,29 @@ def tiled_pass(
     inputs, c_embed = model.embed(params, batch, draws)
     arrays = [*inputs, batch.label] if row_weights is None else [*inputs, batch.label, row_weights]
     n_rows, n_inputs = batch.n_rows, len(inputs)
-    fixed = _fixed(model, loss, params)
+    leaves = tree_flatten(params)
+    # A step may put other arrays in their place, so a recorded pass is given them each time.
+    buffers = [leaves.pop(path) for path in getattr(model, "buffers", ())]
+    fixed = _fixed(model, loss, leaves)
 
     def one_tile(rows: slice, memory: TileMemory) -> TileResult:
         pass_ = partial(_tile_pass, model, loss, n_inputs, n_rows)
         shape = rows.stop - rows.start, n_rows, len(arrays)
-        repeated = memory.repeated(pass_, params, shape, fixed)
-        part = [x[rows] for x in arrays]
+        repeated = memory.repeated(pass_, params, shape, fixed if shape[0] <= MOST_RECORDED else [])
+        part = [*(x[rows] for x in arrays), *buffers]
         if repeated is None:
             return pass_(params, part, memory.workspace)
         return repeated(part, memory.workspace)
 
-    whole = _summed(tiles.map(one_tile, n_rows), n_rows)
+    whole = _summed(tiles.map(one_tile, n_rows, _takes_whole_batches(model)), n_rows)
     grads = model.embed_backward(whole.d_inputs, c_embed) | whole.grads
     return TiledPass(whole.ce, whole.output, grads)
 
 
-def _fixed(model: Any, loss: Loss, params: Tree) -> list[Any]:
+def _fixed(model: Any, loss: Loss, leaves: Mapping[str, Array]) -> list[Any]:
     """Return what recorded passes are tied to; nothing where they would be none."""
-    if not (getattr(model, "has_fixed_work", False) and kernels.loops_are_on()):
-        return []
-    return [model, loss, *tree_flatten(params).values()]
+    is_fixed = any(getattr(model, f"has_fixed_work{on}", False) for on in ("", "_on_host"))
+    return [model, loss, *leaves.values()] if is_fixed and kernels.loops_are_on() else []
 
 
 def _tile_pass(
@@ -177,8 +209,15 @@ def _tile_pass(
     arrays: Sequence[Array],
     workspace: Workspace,
 ) -> TileResult:
-    """Pass of some of ``n_rows`` rows; ``arrays`` are inputs, labels and, if given, weights."""
-    inputs, (label, *weight) = arrays[:n_inputs], arrays[n_inputs:]
+    """Pass of some of ``n_rows`` rows.
+
+    ``arrays`` are inputs, labels and, if given, weights of the rows; then the buffers.
+    """
+    paths = getattr(model, "buffers", ())
+    end = len(arrays) - len(paths)
+    inputs, (label, *weight) = arrays[:n_inputs], arrays[n_inputs:end]
+    for path, buffer in zip(paths, arrays[end:], strict=True):
+        params = tree_set(params, path, buffer)
     share = len(label) / n_rows
     output, cache = model.network(params, inputs, None, workspace)
     ce, c_ce = loss.forward(output.logit, label, *weight)

@@ -44,7 +44,7 @@ from midpg_np.training.step import (
     rows_read,
     training_step,
 )
-from midpg_np.training.tiles import Tiles, rows_per_tile
+from midpg_np.training.tiles import Tiles, rows_per_tile, threads_of_blas
 from midpg_np.tree import Tree, tree_copy, tree_to_device
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -133,8 +133,7 @@ class Trainer:
         self.started = time.perf_counter() - state.seconds
         # An overflow is reported once, with its place, and not by NumPy's warnings.
         silence = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        has_tiles = hasattr(self.model, "network")  # they share the threads out
-        with blas_threads(1 if has_tiles else config.threads), loops, silence:
+        with blas_threads(threads_of_blas(self.model, config.threads)), loops, silence:
             while not self._stopped_by(state):
                 self._epoch(state, identity)
         return self._result(state)

@@ -80,7 +80,9 @@ def test_scaling_is_an_input_gate_of_dpg():
 
 
 def alpha_of(model, params, batch, **options):
-    return float(model.forward(params, batch, **options)[1].layers["layer_1"].pruner.alpha[0])
+    return float(
+        model.forward(params, batch, **options)[1].network.layers["layer_1"].pruner.alpha[0]
+    )
 
 
 def test_alpha_rises_by_a_step_of_training_and_not_by_predictions():
@@ -90,7 +92,7 @@ def test_alpha_rises_by_a_step_of_training_and_not_by_predictions():
         assert alpha_of(model, params, batch) == pytest.approx(want)
         assert alpha_of(model, params, batch) == pytest.approx(want)
         step = training_step(model, CROSS_ENTROPY, params, batch, {})
-        assert step.cache.layers["head"].pruner.alpha[0] == pytest.approx(want)
+        assert step.cache.network.layers["head"].pruner.alpha[0] == pytest.approx(want)
         params = model.advance(params, step.cache)
 
 
@@ -213,7 +215,7 @@ def test_training_starts_near_the_plain_network():
     codes = generator(4).integers(0, 5, size=(50, 16))
     batch = small_batch(generator(4), 50)._replace(codes=codes)
     _, cache = model.forward(params, batch, draws={})
-    for c in cache.layers.values():
+    for c in cache.network.layers.values():
         assert c.pruner.alpha == pytest.approx(0.1)
         assert np.abs(c.pi - 1.0).max() < 0.02
         assert c.pruner.is_kept.all()
@@ -240,19 +242,19 @@ def test_without_pruners_on_the_input_x_is_left_alone():
     model, params, batch = setting(prune_input="none")
     assert list(model.layers) == ["layer_2", "head"]
     _, cache = model.forward(params, batch, draws={})
-    want = cache.X @ params["layer_1"]["W"] + params["layer_1"]["b"]
-    assert np.array_equal(cache.layers["layer_1"].A, want)
-    assert list(cache.sparsity) == ["layer_2", "head"]
+    want = cache.network.X @ params["layer_1"]["W"] + params["layer_1"]["b"]
+    assert np.array_equal(cache.network.layers["layer_1"].A, want)
+    assert list(cache.network.sparsity) == ["layer_2", "head"]
 
 
 def test_only_agnostic_inputs_are_pruned():
     model, params, batch = setting(prune_input="agnostic_only")
     _, cache = model.forward(params, batch)
-    c = cache.layers["layer_1"]
+    c = cache.network.layers["layer_1"]
     assert c.pi.shape == (9, 2)
-    assert np.array_equal(c.affine.x[:, :4], cache.E_aw)
-    assert np.array_equal(c.affine.x[:, 4:], cache.X[:, 4:] * c.pi)
-    assert cache.layers["layer_2"].pi.shape == (9, 12)
+    assert np.array_equal(c.affine.x[:, :4], cache.network.E_aw)
+    assert np.array_equal(c.affine.x[:, 4:], cache.network.X[:, 4:] * c.pi)
+    assert cache.network.layers["layer_2"].pi.shape == (9, 12)
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,9 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(tmp_path):
     with pytest.raises(NonFiniteLossError) as error:
         fit(model, train, toy_dataset(50, 1), config, run_dir=tmp_path)
     assert error.value.step == 2
-    assert error.value.place.startswith("cache.mlp.affine[1].W")
+    assert error.value.place.startswith("cache.network.mlp.affine[1].W")
     assert error.value.checkpoint == str(tmp_path / "checkpoint.safetensors")
-    assert "at step 2; the first value that is not finite is cache.mlp" in str(error.value)
+    assert "at step 2; the first value that is not finite is cache.network.mlp" in str(error.value)
 
 
 def test_a_learning_rate_that_is_far_too_large_is_reported_and_nothing_was_saved():

@@ -69,7 +69,7 @@ class Counting(DNN):
 
     def advance(self, params, cache):
         mean = params["moving"]["mean"]
-        new = mean + np.float32(0.1) * (cache.X.mean() - mean)
+        new = mean + np.float32(0.1) * (cache.network.X.mean() - mean)
         return params | {"moving": {"mean": new}}
 
 

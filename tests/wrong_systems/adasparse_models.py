@@ -64,42 +64,44 @@ class RegulariserOfHiddenLayersOnly(AdaSparse):
 class AlphaOfTheNextStep(AdaSparse):
     """Backward belongs to the alpha of its forward, not to the one that the step leaves behind."""
 
-    def backward(self, d_output, cache):
+    def network_backward(self, d_output, cache, workspace=None):
         caches = {
             name: c._replace(pruner=c.pruner._replace(alpha=c.pruner.alpha + 0.1))
             for name, c in cache.layers.items()
         }
-        return super().backward(d_output, cache._replace(layers=caches))
+        return super().network_backward(d_output, cache._replace(layers=caches))
 
 
 class MaskOfTheNextStep(AdaSparse):
     """So does the mask: it must be the one that the forward has used."""
 
-    def backward(self, d_output, cache):
-        return super().backward(d_output, _with_mask(self, cache, self.alpha_end, self.epsilon))
+    def network_backward(self, d_output, cache, workspace=None):
+        return super().network_backward(
+            d_output, _with_mask(self, cache, self.alpha_end, self.epsilon)
+        )
 
 
 class MaskBeforeGain(AdaSparse):
     """Epsilon is compared with v, the gain included."""
 
-    def backward(self, d_output, cache):
+    def network_backward(self, d_output, cache, workspace=None):
         alpha = next(iter(cache.layers.values())).pruner.alpha
         wrong = _with_mask(self, cache, alpha, self.epsilon * self.beta)
-        return super().backward(d_output, wrong)
+        return super().network_backward(d_output, wrong)
 
 
 class StraightThrough(AdaSparse):
     """With binarize_grad="zero" the pruner learns nothing."""
 
-    def backward(self, d_output, cache):
-        return super().backward(d_output, _with_slope(cache, 1.0))
+    def network_backward(self, d_output, cache, workspace=None):
+        return super().network_backward(d_output, _with_slope(cache, 1.0))
 
 
 class ZeroDerivative(AdaSparse):
     """With binarize_grad="soft" the pruner learns in training."""
 
-    def backward(self, d_output, cache):
-        return super().backward(d_output, _with_slope(cache, 0.0))
+    def network_backward(self, d_output, cache, workspace=None):
+        return super().network_backward(d_output, _with_slope(cache, 0.0))
 
 
 def _with_slope(cache, slope):

@@ -17,7 +17,7 @@ def pruning_factors(
     v_in = contiguous(v_in)
     y, pi = empty(np, v_in.shape, v_in.dtype), empty(np, v_in.shape, v_in.dtype)
     is_kept = empty(np, v_in.shape, np.dtype(np.bool_))
-    numbers = alpha[0], *map(v_in.dtype.type, (gain, epsilon))
+    numbers = alpha, *map(v_in.dtype.type, (gain, epsilon))
     run(_factors, v_in.reshape(-1), *(x.reshape(-1) for x in (y, pi, is_kept)), *numbers)
     return y, pi, is_kept
 
@@ -26,14 +26,15 @@ def pruning_factors_backward(d_pi: Array, y: Array, is_kept: Array, scale: Array
     """As ``kernels.pruning_factors_backward``."""
     flat = (contiguous(x).reshape(-1) for x in (d_pi, y, is_kept))
     dv_in = empty(np, y.shape, y.dtype)
-    run(_factors_backward, *flat, dv_in.reshape(-1), scale[0])
+    run(_factors_backward, *flat, dv_in.reshape(-1), scale)
     return dv_in
 
 
 @fast_loops
 def _factors(v_in, y, pi, is_kept, alpha, gain, epsilon):
+    temperature = alpha[0]
     for i in range(v_in.size):
-        y[i] = sigmoid(alpha * v_in[i])
+        y[i] = sigmoid(temperature * v_in[i])
     for i in range(v_in.size):  # apart, or the compiler takes one number at a time
         v = gain * y[i]
         pi[i] = v if v > epsilon else v * v_in.dtype.type(0.0)  # NaN stays NaN
@@ -42,6 +43,7 @@ def _factors(v_in, y, pi, is_kept, alpha, gain, epsilon):
 
 @fast_loops
 def _factors_backward(d_pi, y, is_kept, dv_in, scale):
+    factor = scale[0]
     for i in range(y.size):
-        slope = scale if is_kept[i] else y.dtype.type(0.0)
+        slope = factor if is_kept[i] else y.dtype.type(0.0)
         dv_in[i] = d_pi[i] * (y[i] - y[i] * y[i]) * slope

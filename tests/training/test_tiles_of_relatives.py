@@ -1,0 +1,110 @@
+"""Steps in tiles, and from recordings, of the comparison models that offer halves."""
+
+import numpy as np
+import pytest
+from small import small_batch, small_model
+from strategies import generator
+
+from midpg_np.checks import dense_gradients, perturbed_params
+from midpg_np.kernels import compiled_loops
+from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.models import DNN, AdaSparse
+from midpg_np.training import tiles as tiles_module
+from midpg_np.training.step import training_step
+from midpg_np.training.tiles import Tiles, takes_tiles, threads_of_blas
+from midpg_np.tree import tree_flatten
+
+N_ROWS = 13
+SCHEDULE = {"schedule_steps": 3, "lambda_end": 0.5}  # alpha and lambda_hat differ step by step
+OPTIONS = {
+    "dnn": [{}]
+    + [{"activation": name} for name in ("leaky_relu", "tanh", "softplus", "silu", "identity")],
+    "adasparse": [{"ratio": ratio} | SCHEDULE for ratio in ("batch", "per_sample")]
+    + [{"prune": "binarization", "binarize_grad": how} for how in ("ste", "soft", "zero")]
+    + [{"prune": "scaling"}, {"fusion_grad": "ste"}, {"prune_input": "agnostic_only"}]
+    + [{"prune_input": "none"}, {"lambda_detach": True}, {"sparsity_weight": 0.0}],
+}
+CASES = [(name, options) for name, several in OPTIONS.items() for options in several]
+
+
+def steps(model, tiles, n=5):
+    """Losses, logits and gradients of steps on new rows, with parameters that change in place."""
+    rng = generator(2)
+    params, found = perturbed_params(model, rng), []
+    for _ in range(n):
+        batch = small_batch(rng, N_ROWS)
+        result = training_step(model, CROSS_ENTROPIES["full"], params, batch, {}, tiles=tiles)
+        grads = {k: x.copy() for k, x in tree_flatten(dense_gradients(result.grads)).items()}
+        found.append(grads | {"z": result.output.logit.copy()} | result.losses)
+        leaves = tree_flatten(params)
+        for path, g in grads.items():
+            leaves[path] -= 0.1 * g
+        if hasattr(model, "advance"):  # its buffer is another array in every step
+            params = model.advance(params, result.cache)
+        del result
+    return found
+
+
+def passes(tiles):
+    """What the memories of ``tiles`` have recorded, one list per shape of a tile."""
+    memories = [tiles._memories.get() for _ in range(tiles._memories.qsize())]
+    return [p for memory in memories for p in memory._passes.values()]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_bits_are_those_of_the_pass_itself(monkeypatch, name, options):
+    """Of a batch as a whole, whatever the tiles; buffers are other arrays in every step."""
+    pytest.importorskip("numba", reason="without compiled loops nothing is recorded")
+    model, tiles = small_model(name, **options), Tiles(5)
+    with compiled_loops("compiled"):
+        got = steps(model, tiles)
+        monkeypatch.setattr(tiles_module, "_fixed", lambda *_: [])
+        want = steps(model, Tiles(5))
+    for g, w in zip(got, want, strict=True):
+        assert g.keys() == w.keys()
+        for key in g:
+            np.testing.assert_array_equal(g[key], w[key], err_msg=key)
+    (taken,) = passes(tiles)
+    assert taken.is_recordable and taken._recordings[0].is_proven
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_whole_batch_is_never_cut(name):
+    """With threads it is one tile too, and in the memory that the step before has used."""
+    model, tiles = small_model(name), Tiles(4, 3)
+    for got, want in zip(steps(model, tiles), steps(model, None), strict=True):
+        assert got.keys() == want.keys()
+        for key in got:
+            np.testing.assert_array_equal(got[key], want[key], err_msg=key)
+    assert threads_of_blas(model, 6) == 6
+
+
+def test_many_rows_are_not_recorded(monkeypatch):
+    pytest.importorskip("numba", reason="without compiled loops nothing is recorded")
+    monkeypatch.setattr(tiles_module, "MOST_RECORDED", N_ROWS - 1)
+    tiles = Tiles()
+    with compiled_loops("compiled"):
+        steps(small_model("dnn"), tiles)
+    assert not passes(tiles)
+
+
+def test_a_class_with_passes_of_its_own_is_not_cut():
+    """Its ``forward`` would not be called, or its ``advance`` would be given no cache."""
+
+    class Doubled(DNN):
+        def forward(self, params, batch, **options):
+            output, cache = super().forward(params, batch, **options)
+            return output._replace(logit=2.0 * output.logit), cache
+
+    class Counting(DNN):
+        def advance(self, params, cache):
+            return params
+
+    class Renamed(AdaSparse):
+        pass
+
+    sizes = {"vocab_sizes": (3, 5, 4), "n_aware": 2, "n_scenarios": 4}
+    assert not takes_tiles(Doubled(**sizes)) and not takes_tiles(Counting(**sizes))
+    assert takes_tiles(Renamed(**sizes))
+    got, want = (steps(Doubled(**sizes), tiles) for tiles in (Tiles(4), None))
+    np.testing.assert_array_equal(got[0]["z"], want[0]["z"])
