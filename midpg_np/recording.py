@@ -92,10 +92,11 @@ for _name in (
 
 
 class _RecordedWorkspace(Workspace):
-    """Memory of a recording, for nobody else."""
+    """Memory of a recording; while it is recorded, of a kind that notes down what is done to it."""
 
     def empty(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-        return super().empty(xp, shape, np.dtype(dtype)).view(Recorded)
+        x = super().empty(xp, shape, np.dtype(dtype))
+        return x if _active.get() is None else x.view(Recorded)
 
     def like(self, x: np.ndarray) -> Recorded:
         """Return an uninitialised array with the axes of x in the order of its memory."""
@@ -129,12 +130,13 @@ class Recording:
         """Note down what is done to ``Recorded`` arrays inside the block, by this thread."""
         token = _active.set(self)
         try:
-            yield
+            with self.workspace.in_use():
+                yield
         finally:
             _active.reset(token)
 
     def input(self, x: np.ndarray) -> Recorded:
-        """Return a copy of x in memory that ``repeat`` fills anew."""
+        """Return a copy of x in memory that ``repeat`` fills anew; for use in ``recording``."""
         copy = self.workspace.like(x)
         place = copy.view(np.ndarray)
         place[...] = x
@@ -191,11 +193,6 @@ class _Place:
 
 
 _active: ContextVar[Recording | None] = ContextVar("recording", default=None)
-
-
-def active_recording() -> Recording | None:
-    """Return the recording under way in this thread."""
-    return _active.get()
 
 
 def memory_of(x: np.ndarray) -> np.ndarray:

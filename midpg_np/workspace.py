@@ -7,6 +7,9 @@ vectorised loop touches two lines, and products and element-wise chains take up 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from sys import getrefcount
 from typing import Any
 
@@ -42,10 +45,27 @@ class Workspace:
         blocks.append((block.base, block))
         return block.view()
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let ``kernels`` take their memory from here inside the block, in this thread."""
+        token = _in_use.set(self)
+        try:
+            yield
+        finally:
+            _in_use.reset(token)
+
     @property
     def n_bytes(self) -> int:
         """Bytes held."""
         return sum(block.nbytes for blocks in self._blocks.values() for _, block in blocks)
+
+
+_in_use: ContextVar[Workspace | None] = ContextVar("in_use", default=None)
+
+
+def workspace_in_use() -> Workspace | None:
+    """Return the workspace of the innermost ``in_use`` around."""
+    return _in_use.get()
 
 
 def empty(xp: Namespace, shape: tuple[int, ...], dtype: Any, workspace: Workspace | None) -> Array:

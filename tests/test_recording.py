@@ -12,11 +12,11 @@ from midpg_np.recording import (
     NotRecordableError,
     Recorded,
     Recording,
-    active_recording,
     contiguous,
     memory_of,
     run,
 )
+from midpg_np.workspace import workspace_in_use
 
 # Each takes x (4, 6), y (4, 6) and W (6, 6), and returns an array (4, 6).
 OPERATIONS = {
@@ -61,8 +61,8 @@ def chain(names, x, y, W):
 def recorded(function, *arrays):
     """Return a recording of a pass with one result."""
     recording = Recording()
-    inputs = [recording.input(x) for x in arrays]
     with recording.recording():
+        inputs = [recording.input(x) for x in arrays]
         results = [function(*inputs)]
     recording.finish(results)
     del results
@@ -130,7 +130,7 @@ def test_loops_are_recorded_and_must_return_nothing():
         y[:] = 2.0 * x
 
     def through_loops(x):
-        y = active_recording().workspace.empty(np, x.shape, x.dtype)
+        y = workspace_in_use().empty(np, x.shape, x.dtype)
         assert run(double, x, y) is None
         return y
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from midpg_np.backend import Array, Namespace
 from midpg_np.kernels.launch import launcher_for
-from midpg_np.recording import Recorded, active_recording
-from midpg_np.workspace import Workspace
+from midpg_np.recording import Recorded
+from midpg_np.workspace import Workspace, workspace_in_use
 
 CPU_KERNELS = ("auto", "compiled", "numpy")
 _REAL = (np.dtype(np.float32), np.dtype(np.float64))
@@ -123,8 +123,8 @@ def empty(xp: Namespace, shape: tuple[int, ...], dtype: Any) -> Array:
     loops = _loops.get()
     if loops is None or not loops.are_on or xp is not np:
         return xp.empty(shape, dtype=dtype)
-    recording = active_recording()
-    return (loops if recording is None else recording).workspace.empty(np, shape, dtype)
+    workspace = workspace_in_use()
+    return (loops.workspace if workspace is None else workspace).empty(np, shape, dtype)
 
 
 def room(xp: Namespace, shape: tuple[int, ...], *factors: Array) -> Array | None:

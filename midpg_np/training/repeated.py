@@ -19,7 +19,6 @@ from midpg_np.workspace import Workspace
 
 # pass_(params, arrays, workspace): its result is made of named tuples, tuples, trees and arrays.
 Pass = Callable[[Tree, Sequence[Array], Workspace], Any]
-N_PLAIN = 1  # passes taken as they are first: loops are compiled
 MOST_RECORDINGS = 2  # one can be repeated while the results of the other are still in use
 
 
@@ -36,7 +35,6 @@ class RepeatedPass:
     def __init__(self, pass_: Pass, params: Tree) -> None:
         self.pass_, self.params = pass_, params
         self.is_recordable = True
-        self._n_taken = 0
         self._recordings: list[_RecordedPass] = []
 
     def __call__(self, arrays: Sequence[Array], workspace: Workspace) -> Any:
@@ -46,8 +44,7 @@ class RepeatedPass:
         ------
         arrays : those of the first call
         """
-        self._n_taken += 1
-        if self.is_recordable and self._n_taken > N_PLAIN:
+        if self.is_recordable:
             try:
                 return self._from_recording(arrays, workspace)
             except NotRecordableError:
@@ -57,35 +54,41 @@ class RepeatedPass:
 
     def _from_recording(self, arrays: Sequence[Array], workspace: Workspace) -> Any:
         free = next((r for r in self._recordings if not r.is_busy), None)
-        if free is not None and free.is_proven:
-            return free.repeat(arrays)
-        result = self.pass_(self.params, arrays, workspace)
         if free is not None:
-            free.prove(arrays, result)
-        elif len(self._recordings) < MOST_RECORDINGS:
-            self._recordings.append(_RecordedPass(self.pass_, self.params, arrays))
+            return free.repeat(arrays) if free.is_proven else free.prove(arrays)
+        if len(self._recordings) == MOST_RECORDINGS:
+            return self.pass_(self.params, arrays, workspace)
+        recorded = _RecordedPass(self.pass_, self.params)
+        result = recorded.record(arrays)
+        self._recordings.append(recorded)
         return result
 
 
 class _RecordedPass:
     """One recording, with the structure of its result."""
 
-    def __init__(self, pass_: Pass, params: Tree, arrays: Sequence[Array]) -> None:
+    def __init__(self, pass_: Pass, params: Tree) -> None:
+        self.pass_, self.params = pass_, params
         self.is_proven = False
-        self._recording = recording = Recording()
-        self._result = self._record(pass_, params, arrays)
-        recording.seal()
+        self._recording = Recording()
+        self._result: Any = None  # with the place of every array in the place of the array
 
-    def _record(self, pass_: Pass, params: Tree, arrays: Sequence[Array]) -> Any:
+    def record(self, arrays: Sequence[Array]) -> Any:
+        """Take the pass, note it down and return its result."""
+        self._result, result = self._record(arrays)
+        self._recording.seal()
+        return result
+
+    def _record(self, arrays: Sequence[Array]) -> tuple[Any, Any]:
         recording = self._recording
-        inputs = [recording.input(x) for x in arrays]
         with recording.recording():
-            known = tree_map(lambda leaf: leaf.view(Recorded), params)
-            result = pass_(known, inputs, recording.workspace)
+            inputs = [recording.input(x) for x in arrays]
+            known = tree_map(lambda leaf: leaf.view(Recorded), self.params)
+            result = self.pass_(known, inputs, recording.workspace)
         leaves = _leaves(result)
         recording.finish(leaves)
         places = iter(range(len(leaves)))
-        return _rebuilt(result, lambda _: next(places))
+        return _rebuilt(result, lambda _: next(places)), _rebuilt(result, _copy)
 
     @property
     def is_busy(self) -> bool:
@@ -95,11 +98,27 @@ class _RecordedPass:
         """Return the result for these arrays."""
         return _rebuilt(self._result, self._recording.repeat(arrays).__getitem__)
 
-    def prove(self, arrays: Sequence[Array], result: Any) -> None:
-        """Compare with the result of the pass itself; NotRecordableError if they differ."""
-        if not all(map(_are_same, _leaves(self.repeat(arrays)), _leaves(result))):
+    def prove(self, arrays: Sequence[Array]) -> Any:
+        """Return the result for these arrays if it is that of the pass itself.
+
+        The pass borrows the memory of the recording, so that none is needed twice.
+
+        Raises
+        ------
+        NotRecordableError
+            If the results differ in a bit.
+        """
+        repeated = _rebuilt(self.repeat(arrays), _copy)
+        with self._recording.workspace.in_use():
+            result = self.pass_(self.params, arrays, self._recording.workspace)
+        if not all(map(_are_same, _leaves(repeated), _leaves(result))):
             raise NotRecordableError("a repeated pass has another result than the pass itself.")
         self.is_proven = True
+        return repeated
+
+
+def _copy(x: Any) -> Any:
+    return np.array(x, order="K", subok=False)
 
 
 def _are_same(a: Any, b: Any) -> bool:
