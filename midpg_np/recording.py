@@ -11,6 +11,7 @@ NumPy asks before it computes anything.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from midpg_np.backend import address
-from midpg_np.workspace import Workspace
+from midpg_np.workspace import ALIGNMENT, Workspace, aligned
 
 _WITH_OUT = (np.concatenate, np.einsum)
 _OUT_BY_NAME = (np.minimum, np.maximum)  # NumPy warns where it is their third argument
@@ -91,12 +92,39 @@ for _name in (
     setattr(Recorded, _name, _of_ndarray(_name))
 
 
+_ONE = [np.empty(1)]
+_IN_A_LIST_ONLY = getrefcount(_ONE[0])
+
+
 class _RecordedWorkspace(Workspace):
-    """Memory of a recording; while it is recorded, of a kind that notes down what is done to it."""
+    """Memory of a recording; while it is recorded, of a kind that notes down what is done to it.
+
+    There is time to look for the smallest piece that is idle and large enough, of whatever shape
+    it was: so a pass needs less memory, and more of it is in the cache.  A piece of more than twice
+    the size is kept for something larger.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memories: list[np.ndarray] = []
 
     def empty(self, xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-        x = super().empty(xp, shape, np.dtype(dtype))
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize + ALIGNMENT
+        sizes = {i: m.size for i, m in enumerate(self._memories)}
+        fitting = [i for i, size in sizes.items() if n_bytes <= size <= 2 * n_bytes]
+        idle = [i for i in fitting if getrefcount(self._memories[i]) == _IN_A_LIST_ONLY]
+        if idle:
+            memory = self._memories[min(idle, key=sizes.__getitem__)]
+        else:
+            memory = np.empty(n_bytes, np.uint8)
+            self._memories.append(memory)
+        x = aligned(shape, dtype, memory)
         return x if _active.get() is None else x.view(Recorded)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes held."""
+        return sum(memory.nbytes for memory in self._memories)
 
     def like(self, x: np.ndarray) -> Recorded:
         """Return an uninitialised array with the axes of x in the order of its memory."""
@@ -107,7 +135,7 @@ class _RecordedWorkspace(Workspace):
 
     def owns(self, x: np.ndarray) -> bool:
         """Whether x lies in this memory."""
-        return id(memory_of(x)) in {id(m) for blocks in self._blocks.values() for m, _ in blocks}
+        return any(memory_of(x) is memory for memory in self._memories)
 
 
 class Recording:

@@ -41,7 +41,7 @@ class Workspace:
         for memory, block in blocks:
             if getrefcount(memory) == _LENT_TO_NOBODY:
                 return block.view()
-        block = _aligned(shape, dtype)
+        block = aligned(shape, dtype)
         blocks.append((block.base, block))
         return block.view()
 
@@ -74,7 +74,7 @@ def empty(xp: Namespace, shape: tuple[int, ...], dtype: Any, workspace: Workspac
         return workspace.empty(xp, shape, dtype)
     if xp is not np:
         return xp.empty(shape, dtype=dtype)
-    return _aligned(shape, dtype)
+    return aligned(shape, dtype)
 
 
 def empty_batch(
@@ -119,15 +119,23 @@ def slices(n_groups: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n_groups)) for start in range(0, n_groups, size)]
 
 
-def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: Any, memory: np.ndarray | None = None) -> np.ndarray:
+    """Return an uninitialised array that begins on a cache line, in fresh memory or as given.
+
+    Shapes
+    ------
+    memory : (n,) uint8
+        At least ``ALIGNMENT`` bytes more than the array has.
+    """
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(n_bytes + ALIGNMENT, dtype=np.uint8)
+    if memory is None:
+        memory = np.empty(n_bytes + ALIGNMENT, dtype=np.uint8)
     start = -memory.__array_interface__["data"][0] % ALIGNMENT
     return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 def _references_when_idle() -> int:
-    block = _aligned((1,), np.uint8)
+    block = aligned((1,), np.uint8)
     blocks = [(block.base, block)]
     return next(getrefcount(memory) for memory, block in blocks)  # as ``empty`` counts
 
