@@ -1,7 +1,7 @@
-"""A tile's pass taken again and again: as it is at first, then from a recording of its calls.
+"""A tile's pass taken again and again: recorded the first time, from then on repeated.
 
-The same bits either way: a recording is repeated only after it has been held against the pass
-itself, on other rows and with other values of the parameters.
+The same bits either way: the second time, on other rows and with other values of the parameters,
+the recording is held against the pass itself.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from midpg_np.workspace import Workspace
 
 _MOST_ROWS, _FEWEST_ROWS = 512, 128
 MOST_SHAPES = 2  # of tiles that are recorded: whole ones, and what is left of a batch
-MOST_RECORDED = 2048  # rows; of more, Python takes no noticeable share, and memory is needed twice
+MOST_RECORDED = 2048  # rows; of more, Python takes no noticeable share
 _MEMORY = 2**24  # bytes that a core and its two adjoints may take: they stay in the last cache
 
 

@@ -138,7 +138,7 @@ def test_links_to_code():
         line_of("midpg_np/nothing.py#repeat")
     assert definition("midpg_np", "fit") == "midpg_np/training/loop.py#fit"
     assert definition("midpg_np", "MODELS") == "midpg_np/models/__init__.py#MODELS"
-    assert definition("midpg_np", "MIDPG.forward") == "midpg_np/models/dpg.py#DPG.forward"
+    assert definition("midpg_np", "MIDPG.forward") == "midpg_np/models/halves.py#InHalves.forward"
 
 
 def reference(target):
