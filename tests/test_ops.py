@@ -144,3 +144,14 @@ def test_your_own_activation_works_in_a_model(monkeypatch):
     y, cache = layer.forward(params, np.array([[1.5]]))
     assert y.tolist() == [[54.0]]
     assert layer.backward(np.ones((1, 1)), cache)[0].tolist() == [[108.0]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_scaled_sigmoid_far_from_zero(dtype):
+    """Nothing overflows (a warning is an error here), and NaN stays what it is."""
+    x = np.array([-np.inf, -1e30, -90.0, 90.0, 1e30, np.inf, np.nan], dtype)
+    y, _ = ops.scaled_sigmoid(x, 2.0)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y[:3], 0.0, atol=1e-37)
+    np.testing.assert_array_equal(y[3:6], 2.0)
+    assert np.isnan(y[6])

@@ -47,10 +47,7 @@ class InHalves(ABC):
     def network_backward(
         self, d_output: ModelOutput, cache: Any, workspace: Workspace | None = None
     ) -> tuple[tuple[Array, ...], Tree]:
-        """Return the adjoints of the inputs and the gradients of all but the tables.
-
-        See derivations 3.4.
-        """
+        """Return the adjoints of the inputs and the gradients of all but the tables."""
 
     def embed(
         self, params: Tree, batch: Batch, draws: Draws | None
