@@ -11,7 +11,8 @@ gradient within the last 5,000 steps, so every row that is read has steps to mak
   that leaves rows without gradient where they are, ``sparse=True`` with ``SparseAdam``.
 
 Milliseconds of processor time, one thread; the forms take turns in one process, a few steps each.
-The last table is a whole training step of MI-DPG (r, 1/8) in the rows form.
+The last table is a whole training step of MI-DPG in the rows form: the shortest one (r, 1/8) and a
+long one (rc, 1/2).
 
     python benchmarks/embedding_update.py [--max-rows 10000000] [--rounds 12]
 """
@@ -110,13 +111,13 @@ def theirs(n_rows: int, is_sparse: bool) -> Steps:
     return step
 
 
-def whole_step(n_rows: int) -> Steps:
+def whole_step(n_rows: int, variant: str, divisor: int) -> Steps:
     """Return a whole training step of MI-DPG, rows form."""
     rng = np.random.default_rng(3)
     vocab_sizes = (n_rows // N_FIELDS,) * N_FIELDS
-    model = make_model(
-        "midpg", vocab_sizes=vocab_sizes, n_aware=2, n_scenarios=10, hidden=(128, 64, 32)
-    )
+    sizes = {"dim_embedding": WIDTH, "row_divisor": divisor, "col_divisor": divisor}
+    sizes |= {"n_aware": 2, "n_scenarios": 10, "hidden": (128, 64, 32)}
+    model = make_model("midpg", vocab_sizes=vocab_sizes, variant=variant, **sizes)
     adam = Adam(table_mode="rows")
     params = flat_views(tree_astype(model.init(rng), np.float32))
     state = adam.init(params)
@@ -201,8 +202,11 @@ def main() -> None:
         both = [sizes[0], sizes[-1]]
         print("gather, gradient and Adam, rows form, in turns")
         show(in_turns({(n, "rows"): ours(n, "rows")[0] for n in both}, options.rounds))
-        print("\nwhole step of MI-DPG r 1/8, rows form, in turns")
-        show(in_turns({(n, "step"): whole_step(n) for n in both}, options.rounds))
+        print("\nwhole step of MI-DPG, rows form, in turns")
+        for variant, divisor in (("r", 8), ("rc", 2)):
+            name = f"{variant} 1/{divisor}"
+            steps = {(n, name): whole_step(n, variant, divisor) for n in both}
+            show(in_turns(steps, options.rounds))
 
 
 if __name__ == "__main__":

@@ -312,7 +312,7 @@ def _adam_rows_on_device(
     launch.each(ADAM, "adam_rows", rows.size, *args)
 
 
-@fused(_adam_rows_on_device, compiled="adam")
+@fused(_adam_rows_on_device, compiled=None)
 def adam_rows(
     p: Array, m: Array, v: Array, ids: Array, rows: Array,
     beta1: float, beta2: float, now: Now,

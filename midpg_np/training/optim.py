@@ -25,14 +25,12 @@ from midpg_np.training.flat_params import common_vector, is_table
 from midpg_np.training.lr_schedule import LRSchedule
 from midpg_np.training.missed_steps import MissedSteps, missed_steps
 from midpg_np.training.row_adam import (
-    NEVER,
-    TableMoments,
     catch_up,
     settle_table,
     update_rows,
     update_table,
-    write_back,
 )
+from midpg_np.training.row_moments import TableMoments, table_moments, write_back
 from midpg_np.tree import Tree, tree_flatten, tree_items
 
 EPS_MODES = ("corrected", "tf1")
@@ -161,8 +159,7 @@ class Adam:
         layout, tables, end = {}, {}, 0
         for path, leaf in leaves.items():
             if is_table(path):
-                last = np.full(leaf.shape[0], NEVER) if self._waits(leaf) else None
-                tables[path] = TableMoments(xp.zeros_like(leaf), xp.zeros_like(leaf), last)
+                tables[path] = table_moments(leaf, self._waits(leaf))
             else:
                 layout[path] = slice(end, end + leaf.size)
                 end += leaf.size

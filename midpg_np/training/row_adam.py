@@ -27,13 +27,20 @@ What is exact in a replay, and what holds to rounding:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from midpg_np import kernels
-from midpg_np.backend import Array, gather_rows, get_xp, put_rows, sorted_positions, to_numpy
+from midpg_np.backend import (
+    Array,
+    gather_rows,
+    get_xp,
+    is_on_host,
+    put_rows,
+    sorted_positions,
+    to_numpy,
+)
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.adam_core import (
     FLUSH_EVERY,
@@ -44,57 +51,17 @@ from midpg_np.training.adam_core import (
     rows_per_block,
 )
 from midpg_np.training.missed_steps import MissedSteps
+from midpg_np.training.row_moments import (
+    NEVER,
+    RowMoments,
+    TableMoments,
+    gather_moments,
+    put_moments,
+    write_back,
+)
 
 ROUND = 32  # steps between two looks at which rows have come to rest
 CHUNK = 4096  # rows made up for together, so that they stay in the second-level cache
-NEVER = -1
-
-
-@dataclass
-class Gathered:
-    """Moments of the rows of a batch, up to date, that the table does not have yet.
-
-    Shapes
-    ------
-    ids : (n,) on the host, ascending
-    m, v : (n, k)
-    """
-
-    step: int
-    ids: np.ndarray
-    m: Array
-    v: Array
-
-
-@dataclass
-class TableMoments:
-    """Moments of one table.
-
-    Between catching up and the update of the same rows their moments are ``gathered``: in a large
-    table, writing and reading them once more takes as long as the arithmetic.  ``write_back`` ends
-    this state; whatever else reads m and v calls it first.
-
-    Shapes
-    ------
-    m, v : (V, k)
-    last : (V,) int64 on the host, or None in the table form
-        Step up to which the row has been computed; -1 for a row that never had a gradient, whose
-        moments are zero and which therefore never moved.
-    """
-
-    m: Array
-    v: Array
-    last: np.ndarray | None
-    gathered: Gathered | None = None
-
-
-def write_back(moments: TableMoments) -> None:
-    """Write gathered moments to the table."""
-    gathered, moments.gathered = moments.gathered, None
-    if gathered is not None:
-        where = get_xp(moments.m).asarray(gathered.ids)
-        put_rows(moments.m, where, gathered.m)
-        put_rows(moments.v, where, gathered.v)
 
 
 def update_table(
@@ -169,48 +136,49 @@ def update_rows(
     """
     assert moments.last is not None
     ids, g, host_ids = gradient.ids, gradient.rows, to_numpy(gradient.ids)
-    if kernels.fuses(p, moments.m, g):
+    host_ids = host_ids[: np.searchsorted(host_ids, p.shape[0])]  # without the padding
+    ready = moments.gathered
+    is_on_gpu = not is_on_host(p) and kernels.fuses(p, moments.m, g)
+    if is_on_gpu or ready is None or not np.array_equal(ready.ids, host_ids):
         write_back(moments)
-        host_ids = host_ids[host_ids < p.shape[0]]  # the kernel leaves the padding out, too
-        _check_up_to_date(moments.last, host_ids, step)
-        moments.last.put(host_ids, step)
+        ready = None
+    _check_up_to_date(host_ids, ready.last if ready else moments.last[host_ids], step)
+    moments.gathered = None
+    if is_on_gpu:
+        moments.last[host_ids] = step
         kernels.adam_rows(p, moments.m, moments.v, ids, g, *_at(sizes, step))
         return
-    ready, size = moments.gathered, rows_per_block(get_xp(p=p), p.shape[1])
-    if ready is not None and ready.step == step - 1 and np.array_equal(ready.ids, host_ids):
-        moments.gathered, size = None, max(host_ids.size, 1)
-    else:
-        ready = None
-        write_back(moments)
-        _check_up_to_date(moments.last, host_ids, step)
-    moments.last.put(host_ids, step)
+    size = max(host_ids.size, 1) if ready else rows_per_block(get_xp(p=p), p.shape[1])
     for start in range(0, host_ids.size, size):
-        some = slice(start, start + size)
-        where = ids[some]
-        if ready is None:
-            m, v = gather_rows(moments.m, where), gather_rows(moments.v, where)
-        else:
-            m, v = ready.m, ready.v
-        _add_gradient(m, v, g[some], sizes)
-        u = get_xp(p=p).empty_like(m)
-        displace(m, v, *sizes.at(step), u)
-        weights = gather_rows(p, where)
-        weights -= u
-        if step % FLUSH_EVERY == 0:
-            flush(m, v)
-        for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
-            put_rows(table, where, rows)
+        some = slice(start, min(start + size, host_ids.size))
+        rows = ready or gather_moments(moments, host_ids[some])
+        rows.last[:] = step
+        weights = gather_rows(p, ids[some])
+        _take_step(weights, rows.m, rows.v, g[some], sizes, step)
+        put_rows(p, ids[some], weights)
+        put_moments(moments, rows)
 
 
-def _check_up_to_date(last: np.ndarray, ids: np.ndarray, step: int) -> None:
-    since = last.take(ids)
-    stale = (since != NEVER) & (since != step - 1)
-    if stale.any():
-        row = int(ids[stale][0])
+def _check_up_to_date(ids: np.ndarray, last: np.ndarray, step: int) -> None:
+    stale = np.flatnonzero((last != NEVER) & (last != step - 1))
+    if stale.size:
         raise ValueError(
-            f"row {row} has a gradient at step {step} but was last computed at step "
-            f"{int(last[row])}; call prepare with every row that forward reads."
+            f"row {int(ids[stale[0]])} has a gradient at step {step} but was last computed at step "
+            f"{int(last[stale[0]])}; call prepare with every row that forward reads."
         )
+
+
+def _take_step(p: Array, m: Array, v: Array, g: Array, sizes: StepSizes, step: int) -> None:
+    """Step ``step`` on rows (n, k) with gradient g, in place."""
+    if kernels.fuses(p, g, m, v):
+        kernels.adam_step(*(x.reshape(-1) for x in (p, g, m, v)), *_at(sizes, step))
+        return
+    _add_gradient(m, v, g, sizes)
+    u = get_xp(p=p).empty_like(m)
+    displace(m, v, *sizes.at(step), u)
+    p -= u
+    if step % FLUSH_EVERY == 0:
+        flush(m, v)
 
 
 def catch_up(
@@ -221,15 +189,18 @@ def catch_up(
     missed: tuple[MissedSteps, ...],
     step: int,
 ) -> None:
-    """Bring the rows ``ids`` to ``step``, in place; ids may repeat and have any shape."""
+    """Bring the rows ``ids`` to ``step``, in place; ids may repeat and have any shape.
+
+    The moments of a batch's rows stay at hand for its update, which then need not read them again.
+    """
     assert moments.last is not None
     write_back(moments)
     distinct, _ = sorted_positions(to_numpy(ids).reshape(-1))
     distinct = distinct[np.append(True, distinct[1:] != distinct[:-1])[: distinct.size]]
-    last = moments.last.take(distinct)
     if missed and distinct.size <= CHUNK:
-        _gather_up(p, moments, distinct, last, sizes, missed, step)
+        _gather_up(p, moments, distinct, sizes, missed, step)
     else:
+        last = moments.last[distinct]
         waiting = np.flatnonzero((last != NEVER) & (last < step))
         _make_up(p, moments, distinct[waiting], last[waiting], sizes, missed, step)
 
@@ -238,27 +209,24 @@ def _gather_up(
     p: Array,
     moments: TableMoments,
     ids: np.ndarray,
-    last: np.ndarray,
     sizes: StepSizes,
     missed: tuple[MissedSteps, ...],
     step: int,
 ) -> None:
-    """As ``_make_up``, for the rows of a batch: their moments stay at hand for the update."""
-    assert moments.last is not None
-    xp, ever = get_xp(p=p, m=moments.m), last != NEVER
-    since, where = np.where(ever, last, step), xp.asarray(ids)
-    weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
-    left = _sum(weights, m, v, since, missed[0], step)
-    moments.last.put(ids[ever], step)
+    xp = get_xp(p=p, m=moments.m)
+    where, rows = xp.asarray(ids), gather_moments(moments, ids)
+    weights, since = gather_rows(p, where), np.where(rows.last == NEVER, step, rows.last)
+    left = _sum(weights, rows.m, rows.v, since, missed[0], step)
+    rows.last[rows.last != NEVER] = step
     if left.size == 0:
         put_rows(p, where, weights)
     else:
         kept = np.delete(np.arange(ids.size), left)
         put_rows(p, xp.asarray(ids[kept]), weights[xp.asarray(kept)])
         _make_up(p, moments, ids[left], since[left], sizes, missed[1:], step)
-        some, there = xp.asarray(left), xp.asarray(ids[left])
-        m[some], v[some] = gather_rows(moments.m, there), gather_rows(moments.v, there)
-    moments.gathered = Gathered(step, ids, m, v)
+        some, late = xp.asarray(left), gather_moments(moments, ids[left])
+        rows.m[some], rows.v[some] = late.m, late.v
+    moments.gathered = rows
 
 
 def settle_table(
@@ -281,8 +249,6 @@ def _make_up(
     step: int,
 ) -> None:
     """Make up for the steps after ``last`` that distinct rows have missed."""
-    assert moments.last is not None
-    moments.last.put(ids, step)
     for start in range(0, ids.size, CHUNK):
         some, since = ids[start : start + CHUNK], last[start : start + CHUNK]
         for table in missed:
@@ -303,15 +269,14 @@ def _sum_in_place(
 ) -> np.ndarray:
     """Sum the missed steps of distinct rows of the tables; return which ones are left."""
     xp = get_xp(p=p, m=moments.m)
-    where = xp.asarray(ids)
-    weights, m, v = (gather_rows(x, where) for x in (p, moments.m, moments.v))
-    left = _sum(weights, m, v, last, missed, step)
+    weights, rows = gather_rows(p, xp.asarray(ids)), gather_moments(moments, ids)
+    left = _sum(weights, rows.m, rows.v, last, missed, step)
+    rows.last[:] = step
     if left.size:
         kept = np.delete(np.arange(ids.size), left)
-        where, there = xp.asarray(ids[kept]), xp.asarray(kept)
-        weights, m, v = weights[there], m[there], v[there]
-    for table, rows in ((p, weights), (moments.m, m), (moments.v, v)):
-        put_rows(table, where, rows)
+        weights, rows = weights[xp.asarray(kept)], rows.some(kept)
+    put_rows(p, xp.asarray(rows.ids), weights)
+    put_moments(moments, rows)
     return left
 
 
@@ -378,9 +343,10 @@ def _replay(
     order = np.argsort(last, kind="stable")
     ids, start = ids[order], last[order]
     gap = step - start
-    where = xp.asarray(ids)
+    rows = gather_moments(moments, ids)
     # Transposed, (k, n): the step sizes differ by row, and broadcast along the fast axis.
-    P, m, v = (xp.ascontiguousarray(x[where].T) for x in (p, moments.m, moments.v))
+    P = xp.ascontiguousarray(gather_rows(p, xp.asarray(ids)).T)
+    m, v = xp.ascontiguousarray(rows.m.T), xp.ascontiguousarray(rows.v.T)
     u = xp.zeros_like(P)
     done = 0
     while gap.size:
@@ -401,11 +367,15 @@ def _replay(
         is_over = (gap <= done) | at_rest
         over, keep = xp.asarray(np.flatnonzero(is_over)), xp.asarray(np.flatnonzero(~is_over))
         rest = xp.asarray(np.maximum(gap - done, 0)[is_over])
-        p[where[over]] = P[:, over].T
-        moments.m[where[over]] = _decayed(m[:, over], sizes.beta1, rest).T
-        moments.v[where[over]] = _decayed(v[:, over], sizes.beta2, rest).T
-        where, P, m, v, u = where[keep], P[:, keep], m[:, keep], v[:, keep], u[:, keep]
-        start, gap = start[~is_over], gap[~is_over]
+        decayed = (
+            _decayed(moment[:, over], beta, rest).T
+            for moment, beta in ((m, sizes.beta1), (v, sizes.beta2))
+        )
+        ready = ids[is_over]
+        put_rows(p, xp.asarray(ready), P[:, over].T)
+        put_moments(moments, RowMoments(ready, np.full(ready.size, step), *decayed))
+        P, m, v, u = P[:, keep], m[:, keep], v[:, keep], u[:, keep]
+        ids, start, gap = ids[~is_over], start[~is_over], gap[~is_over]
 
 
 def _decayed(moment: Array, beta: float, n_steps: Array) -> Array:

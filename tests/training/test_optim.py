@@ -187,7 +187,7 @@ def test_rows_that_never_had_a_gradient_are_never_touched():
         gradient = RowGradient(np.array([1]), np.ones((1, 2), np.float32), 4)
         rows.update(params, {"table": gradient}, state)
     rows.settle(params, state)
-    assert state.tables["table"].last.tolist() == [-1, 3, -1, -1]
+    assert state.tables["table"].last.tolist() == [0, 3, 0, 0]
     np.testing.assert_array_equal(params["table"][[0, 2, 3]], 1.0)
 
 
@@ -223,7 +223,7 @@ def test_auto_defers_the_rows_of_large_tables_only(monkeypatch):
         replay.settle(twin, twin_state)
         replay.update(twin, grads, twin_state)
     assert state.tables["small.table"].last is None
-    assert state.tables["large.table"].last.tolist() == [4, 3, -1, -1, -1]
+    assert state.tables["large.table"].last.tolist() == [4, 3, 0, 0, 0]
     adam.settle(params, state)
     replay.settle(twin, twin_state)
     np.testing.assert_array_equal(params["small"]["table"], twin["small"]["table"])

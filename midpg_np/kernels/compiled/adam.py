@@ -32,19 +32,6 @@ def adam_leaves(
     _flush_all(m, v, is_flush)
 
 
-def adam_rows(
-    p: Array, m: Array, v: Array, ids: Array, rows: Array,
-    beta1: float, beta2: float, now: Now,
-) -> None:  # fmt: skip
-    """As ``kernels.adam_rows``."""
-    a, e, is_flush = now
-    constants = _constants(p, beta1, beta2, a, e)
-    _rows(p, m, v, ids, np.ascontiguousarray(rows), *constants)
-    if is_flush:
-        for i in ids[ids < p.shape[0]]:
-            _flush_all(m[i], v[i], True)
-
-
 def adam_table(
     p: Array, m: Array, v: Array, ids: Array, rows: Array,
     beta1: float, beta2: float, now: Now,
@@ -92,14 +79,6 @@ def _still(p, m, v, decay1, decay2, a, e):
         m[i] = m_i
         v[i] = v_i
         p[i] -= m_i / (np.sqrt(v_i) + e) * a
-
-
-@exact_loops
-def _rows(p, m, v, ids, rows, decay1, decay2, rest1, rest2, a, e):
-    for n in range(ids.size):
-        i = ids[n]
-        if i < p.shape[0]:
-            _dense(p[i], rows[n], m[i], v[i], decay1, decay2, rest1, rest2, a, e)
 
 
 @exact_loops
