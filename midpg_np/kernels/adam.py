@@ -262,7 +262,7 @@ def _adam_leaves_on_device(
         start = part.stop
 
 
-@fused(_adam_leaves_on_device, compiled="adam")
+@fused(_adam_leaves_on_device, compiled=None)
 def adam_leaves(
     p: Array, m: Array, v: Array, beta1: float, beta2: float, now: Now, *gradients: Array
 ) -> None:

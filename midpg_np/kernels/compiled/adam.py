@@ -19,19 +19,6 @@ def adam_step(
     _flush_all(m, v, is_flush)
 
 
-def adam_leaves(
-    p: Array, m: Array, v: Array, beta1: float, beta2: float, now: Now, *gradients: Array
-) -> None:
-    """As ``kernels.adam_leaves``."""
-    a, e, is_flush = now
-    constants, start = _constants(p, beta1, beta2, a, e), 0
-    for g in gradients:
-        part = slice(start, start + g.size)
-        _dense(p[part], np.ascontiguousarray(g).reshape(-1), m[part], v[part], *constants)
-        start = part.stop
-    _flush_all(m, v, is_flush)
-
-
 def adam_table(
     p: Array, m: Array, v: Array, ids: Array, rows: Array,
     beta1: float, beta2: float, now: Now,

@@ -23,10 +23,10 @@ def lookup(table: Array, ids: Array) -> Array:
 
 def lookup_rows_backward(dE: Array, ids: Array) -> tuple[Array, Array]:
     """As ``kernels.lookup_rows_backward``."""
-    k = dE.shape[0] // ids.shape[1]
-    rows = empty(np, (ids.size, k), dE.dtype)
-    _rows_of(np.ascontiguousarray(dE), rows, ids.shape[1])
-    return sum_by_id(ids.reshape(-1), rows)
+    n_samples, n_fields = ids.shape
+    rows = empty(np, (n_fields, n_samples, dE.shape[0] // n_fields), dE.dtype)
+    _rows_of(np.ascontiguousarray(dE), rows)
+    return sum_by_id(ids.T.reshape(-1), rows.reshape(ids.size, -1))
 
 
 def sum_by_id(ids: Array, rows: Array) -> tuple[Array, Array]:
@@ -67,15 +67,13 @@ def _lookup(table, ids, E):
 
 
 @exact_loops
-def _rows_of(dE, rows, n_fields):
-    """rows[b F + f, i] = dE[f k + i, b]."""
-    k = rows.shape[1]
-    for start in range(0, dE.shape[1], SIDE):
-        stop = min(start + SIDE, dE.shape[1])
-        for f in range(n_fields):
-            for b in range(start, stop):
-                for i in range(k):
-                    rows[b * n_fields + f, i] = dE[f * k + i, b]
+def _rows_of(dE, rows):
+    """rows[f, b, i] = dE[f k + i, b]: field by field, so that memory is written in its order."""
+    n_fields, n_samples, k = rows.shape
+    for f in range(n_fields):
+        for b in range(n_samples):
+            for i in range(k):
+                rows[f, b, i] = dE[f * k + i, b]
 
 
 @exact_loops
