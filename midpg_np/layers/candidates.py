@@ -42,7 +42,11 @@ class Candidates:
     def places(self, k: int) -> tuple[slice, slice]:
         """Return the places of the experts of scenario k, and those of the shared ones."""
         first = k * self.n_specific
-        return slice(first, first + self.n_specific), slice(self.n_all - self.n_shared, self.n_all)
+        return slice(first, first + self.n_specific), self._shared
+
+    @property
+    def _shared(self) -> slice:
+        return slice(self.n_all - self.n_shared, self.n_all)
 
     def of_scenario(self, S: Array, k: int) -> Array:
         """Return S^k, the candidates of scenario k (derivations 5.1b).
@@ -72,8 +76,13 @@ class Candidates:
 
         See derivations 5.1b.
         """
-        parts = zip(groups.present, groups.slices, strict=True)
-        return get_xp(S).concatenate([self.of_scenario(S[rows], k) for k, rows in parts])
+        n_rows, _, q = S.shape
+        S_own = get_xp(S).empty((n_rows, self.n_own, q), dtype=S.dtype)
+        for k, rows in zip(groups.present, groups.slices, strict=True):
+            own, _ = self.places(k)
+            S_own[rows, : self.n_specific] = S[rows, own]
+        S_own[:, self.n_specific :] = S[:, self._shared]
+        return S_own
 
     def of_own_rows_backward(
         self, dS_own: Array, groups: Groups, onto: Array | None = None
@@ -87,7 +96,9 @@ class Candidates:
             shape = (dS_own.shape[0], self.n_all, dS_own.shape[2])
             dS = get_xp(dS_own).zeros(shape, dtype=dS_own.dtype)
         for k, rows in zip(groups.present, groups.slices, strict=True):
-            self.add_to(dS[rows], k, dS_own[rows])
+            own, _ = self.places(k)
+            dS[rows, own] += dS_own[rows, : self.n_specific]
+        dS[:, self._shared] += dS_own[:, self.n_specific :]
         return dS
 
     def is_own(self, groups: Groups) -> Array:

@@ -115,12 +115,17 @@ def routed_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, 
 def routed_affine_backward(dA: Array, cache: RoutedAffineCache) -> tuple[Array, Array, Array]:
     """Return ``dH, dW, db`` (derivations 5.3e)."""
     xp, (H, W, groups) = get_xp(dA=dA, H=cache.H), cache
-    parts = [
-        stacked_affine_backward(dA[:, rows], StackedAffineCache(H[:, rows], W[m]))
-        for m, rows in enumerate(groups.slices)
-    ]
-    dH, dW, db = zip(*parts, strict=True)
-    return xp.concatenate(dH, axis=1), xp.stack(dW), xp.stack(db)
+    dtype = xp.result_type(dA, H, W)
+    dH = xp.empty((*dA.shape[:2], W.shape[2]), dtype=dtype)
+    dW, db = xp.empty(W.shape, dtype=dtype), xp.empty((*W.shape[:2], W.shape[3]), dtype=dA.dtype)
+    for m, rows in enumerate(groups.slices):
+        dA_d = dA[:, rows]
+        xp.matmul(dA_d, W[m].swapaxes(1, 2), out=dH[:, rows])
+        xp.matmul(H[:, rows].swapaxes(1, 2), dA_d, out=dW[m])
+        dA_d.sum(axis=1, out=db[m])
+    if H.shape[0] < dH.shape[0]:  # one input has served all experts
+        dH = dH.sum(axis=0, keepdims=True)
+    return dH, dW, db
 
 
 class ExpertsCache(NamedTuple):

@@ -18,8 +18,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+
+from midpg_np.kernels.compiled.lean_numba import import_numba
+
+import_numba()
+
+from numba import njit, types  # noqa: E402
+from numba.extending import overload  # noqa: E402
 
 BLOCK = 512  # samples: 2 KiB of a row in float32
 

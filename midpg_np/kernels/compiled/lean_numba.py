@@ -1,0 +1,38 @@
+"""Import Numba without SciPy's linear algebra, which it loads only to see whether it is there.
+
+The loops multiply no matrices.  So while Numba looks, empty modules stand in for the one it looks
+for; then they are taken away, and whoever wants SciPy's linear algebra, Numba included, gets it.
+A process needs 16 MB and 0.2 seconds less.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+_LOOKED_FOR = ("scipy.linalg", "scipy.linalg.cython_blas")
+
+
+def import_numba() -> None:
+    """Load Numba, and of it what asks for SciPy."""
+    is_wanted = find_spec("scipy") is not None and _LOOKED_FOR[0] not in sys.modules
+    with _stand_ins(_LOOKED_FOR if is_wanted else ()):
+        import_module("numba.np.arraymath")
+
+
+@contextmanager
+def _stand_ins(names: tuple[str, ...]) -> Iterator[None]:
+    modules = {name: ModuleType(name) for name in names}
+    for module in modules.values():
+        module.__path__ = []  # a package, as an import of something inside it asks
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
