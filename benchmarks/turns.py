@@ -122,7 +122,8 @@ def time_case(
     for result in results:
         result.error = proofs.error(case, result.candidate)
         if not result.error:  # all compile at the same time
-            started.append((result, *start(serve, case, result.candidate, reference, clock)))
+            args = reference, clock, kind == "predict"
+            started.append((result, *start(serve, case, result.candidate, *args)))
     running = []
     for result, process, conn in started:
         greeting = answer(conn)

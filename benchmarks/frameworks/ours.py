@@ -92,7 +92,8 @@ class OurStep:
         layout, n_bytes = layout_of(arrays)
         if self.device == "cpu":
             rows = min(rows_per_tile(self.model), -(-batch.n_rows // self.n_threads))
-            self.tiles = Tiles(rows, self.n_threads)
+            if self.tiles is None or self.tiles.rows != rows:
+                self.tiles = Tiles(rows, self.n_threads)
         memory = np.zeros(n_bytes, np.uint8)
         pack(arrays, layout, memory)
         with self.stream:

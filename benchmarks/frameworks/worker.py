@@ -38,8 +38,11 @@ def serve(
     candidate: Candidate,
     reference: Reference | None,
     clock: str = "wall",
+    predicts: bool = True,
 ) -> None:
     """Run until the parent sends None.
+
+    A process whose steps of training are timed ``predicts`` nothing, so its peak is theirs.
 
     Sends first a dictionary: ``difference`` from the reference, ``baseline`` memory after the
     imports and with the parameters, or ``error``.  Then answers a number of steps k, or
@@ -49,7 +52,7 @@ def serve(
     if case.threads == 1 and case.device == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     try:
-        step, greeting = _prepare(case, candidate, reference)
+        step, greeting = _prepare(case, candidate, reference, predicts)
     except (DifferentError, NotImplementedError) as error:
         conn.send({"error": str(error)})
         return
@@ -67,14 +70,14 @@ def serve(
 
 
 def _prepare(
-    case: Case, candidate: Candidate, reference: Reference | None
+    case: Case, candidate: Candidate, reference: Reference | None, predicts: bool
 ) -> tuple[Any, dict[str, float]]:
     """Build the implementation and hold it against the reference, in the process that is timed."""
     args = (case.config, case.params(), "float32", case.device, case.threads)
     step = candidate.build(*args)
     greeting = {"baseline": peak_megabytes(), "difference": 0.0}
     if reference is not None:
-        theirs = measure(step, *case.draw(np.random.default_rng(PROOF_SEED)))
+        theirs = measure(step, *case.draw(np.random.default_rng(PROOF_SEED)), predicts)
         greeting["difference"] = check(reference, theirs, "float32")
     return step, greeting
 

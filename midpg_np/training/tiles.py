@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from queue import LifoQueue
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from midpg_np import kernels
@@ -82,10 +82,11 @@ class Tiles:
     def __init__(self, rows: int = 512, threads: int = 1) -> None:
         self.rows = rows
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        # The last one used comes first: a batch of one tile always meets the same recordings.
-        self._memories: LifoQueue[TileMemory] = LifoQueue()
-        for _ in range(threads):
-            self._memories.put(TileMemory())
+        # In turn: while the results of a tile are in use, the memory that made them is the last.
+        self._memories: SimpleQueue[TileMemory] = SimpleQueue()
+        self._first = TileMemory()  # all batches of one tile meet the same recordings
+        for memory in (self._first, *(TileMemory() for _ in range(threads - 1))):
+            self._memories.put(memory)
 
     def map(
         self, work: Callable[[slice, TileMemory], Any], n_rows: int, whole: bool = False
@@ -102,7 +103,7 @@ class Tiles:
 
         slices = [slice(i, min(i + size, n_rows)) for i in range(0, n_rows, size)]
         if self._pool is None or len(slices) == 1:
-            return map(with_memory, slices)
+            return (work(rows, self._first) for rows in slices)
         # Each thread works in a copy of this one's context, and so with its ``compiled_loops``.
         runs = [copy_context().run for _ in slices]
         return self._pool.map(lambda run, rows: run(with_memory, rows), runs, slices)
