@@ -29,6 +29,7 @@ from midpg_np.layers.modulated_layer import ModulatedLayer, modulated_bias
 from midpg_np.layers.penalties import penalise_rows
 from midpg_np.layers.repeat import repeat
 from midpg_np.layers.scenario_mlp import AFFINE_FORMS
+from midpg_np.layers.side_by_side import SideBySide
 
 LINE = re.compile(r"^(\w+) : (\(.*\))$", re.MULTILINE)
 
@@ -151,6 +152,12 @@ def regulariser():
     return inputs
 
 
+def side_by_side():
+    layer = SideBySide({"a": MLP((3, 4, 2)), "b": MLP((3, 4, 2))})
+    params = {name: mlp.init(generator(1)) for name, mlp in layer.mlps.items()}
+    return layer.forward(params, np.zeros((7, 3)))[1]
+
+
 def model_forward():
     model, batch = small_model("dpg", hidden=(12, 8)), small_batch(generator(1))
     return model.forward(model.init(generator(2)), batch)
@@ -187,6 +194,9 @@ EXAMPLES = {
     "layers.modulated_layer.ModulatedLayer.forward": lambda: modulated_layer("in_out"),
     "layers.discriminator.MLPPairCache": pair_cache,
     "layers.mlp.MLP.forward": mlp,
+    "layers.side_by_side.OneByOne.forward": lambda: zeros(x=(7, 3)),
+    "layers.side_by_side.SideBySide.forward": lambda: zeros(x=(7, 3)),
+    "layers.side_by_side.SideBySideCache": lambda: {"A": side_by_side().A},
     "layers.row_gradient.RowGradient": row_gradient,
     "layers.dropout.dropout": lambda: (
         zeros(x=(7, 3), keep=(7, 3)) | {"y": dropout(np.zeros((7, 3)), np.zeros((7, 3)))}

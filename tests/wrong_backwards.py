@@ -10,20 +10,19 @@ layers/ are there for those.
 """
 
 from dataclasses import replace
-from itertools import cycle
 
 import numpy as np
 from spoiling import inside, op, parameter, result
 
 from midpg_np.layers.core import product_of_sigmoids, sigmoid_of_product
 from midpg_np.layers.expansion import Expansion
-from midpg_np.layers.mlp import MLP
 from midpg_np.layers.repeat import repeat_backward
 from midpg_np.losses import jensen_shannon_backward
 from midpg_np.ops import (
     Activation,
     Pair,
     identity_backward,
+    product_backward,
     relu,
     scaled_sigmoid_backward,
     sigmoid,
@@ -119,15 +118,11 @@ def logit(y):
     return np.log(y / (1.0 - y))
 
 
-def every_second_input_lost():
-    keep = cycle((1.0, 0.0))
-    right = MLP.backward
-
-    def wrong(self, dy, cache):
-        dx, grads = right(self, dy, cache)
-        return next(keep) * dx, grads
-
-    return wrong
+def first_half_alone_reaches_the_input(dy, cache):
+    _, dW = product_backward(dy, cache)
+    is_first = np.arange(dy.shape[1]) < dy.shape[1] // 2
+    dx, _ = product_backward(dy * is_first, cache)
+    return dx, dW
 
 
 def times(factor, *names):
@@ -256,7 +251,9 @@ LAYERS = {
         {"product": Pair(sigmoid_of_product, factors_reshaped)},
     ),
     "dwm: second generator's input forgotten": inside(
-        "dwm rc sigmoid on product", "layers.dwm.MLP.backward", every_second_input_lost()
+        "dwm rc sigmoid on product",
+        "layers.side_by_side.product_backward",
+        first_half_alone_reaches_the_input,
     ),
     "dwm: shared factor averaged over the batch": parameter(
         "dwm r sigmoid on product", "C_share", lambda dC, dy: dC / len(dy)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,9 +28,9 @@ from midpg_np import kernels
 from midpg_np.backend import Array
 from midpg_np.layers.core import CORES, CoreCache, batch_to_back, batch_to_front
 from midpg_np.layers.initial import glorot_uniform
-from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
+from midpg_np.layers.mlp import MLP, mlp_multiply_adds
+from midpg_np.layers.side_by_side import OneByOne, SideBySide
 from midpg_np.ops import (
-    add_to,
     concat,
     scaled_sigmoid,
     scaled_sigmoid_backward,
@@ -58,7 +58,7 @@ class WeightingCache(NamedTuple):
         The generated factors, flattened: what ``disc_input="factors"`` shows the discriminator.
     """
 
-    generators: dict[str, MLPCache]
+    generators: Any
     core: CoreCache | None
     Q: Array
     generated: Array
@@ -149,6 +149,12 @@ class DynamicWeighting:
             for name, width in self.generated_widths.items()
         }
 
+    @cached_property
+    def _networks(self) -> OneByOne | SideBySide:
+        """How the generators, which all read U, are evaluated."""
+        is_deep = len(self.generators) > 1 and self.hidden
+        return SideBySide(self.generators) if is_deep else OneByOne(self.generators)
+
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw the generators and the shared factor, if there is one."""
         params: Tree = {name: mlp.init(rng) for name, mlp in self.generators.items()}
@@ -173,9 +179,7 @@ class DynamicWeighting:
         U : (B, dim_in)
         Q : (B, d_r, d_c)
         """
-        outputs, caches = {}, {}
-        for name, mlp in self.generators.items():
-            outputs[name], caches[name] = mlp.forward(params[name], U)
+        outputs, caches = self._networks.forward(params, U)
         generated, _ = concat(list(outputs.values()))
         if self.variant == "non":
             P = outputs["core_generator"].reshape(-1, self.d_r, self.d_c)
@@ -219,20 +223,12 @@ class DynamicWeighting:
             parts, _ = split_columns(d_generated, list(self.generated_widths.values()))
             for name, part in zip(self.generators, parts, strict=True):
                 d_outputs[name] = d_outputs[name] + part
-        dU = None
-        grads: Tree = {}
-        for name, mlp in self.generators.items():
-            dU_generator, grads[name] = mlp.backward(d_outputs[name], cache.generators[name])
-            dU = add_to(dU, dU_generator)
+        dU, grads = self._networks.backward(d_outputs, cache.generators)
         return dU, grads | g_shared
 
     def kinks(self, cache: WeightingCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
-        return {
-            f"{name}.{path}": A
-            for name, mlp in self.generators.items()
-            for path, A in mlp.kinks(cache.generators[name]).items()
-        }
+        return self._networks.kinks(cache.generators)
 
     def _factor_adjoints(
         self, dQ: Array, cache: WeightingCache, dQ_other: Array | None, workspace: Workspace | None
