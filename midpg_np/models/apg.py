@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -12,10 +12,11 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.batch import Batch
-from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.initial import init_affine
 from midpg_np.layers.low_rank_layer import LowRankLayer, LowRankLayerCache, check_rank
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
+from midpg_np.models.halves import InHalves
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
@@ -29,6 +30,7 @@ from midpg_np.ops import (
     concat_backward,
 )
 from midpg_np.tree import Tree, tree_size
+from midpg_np.workspace import Workspace
 
 CONDITIONS = ("group", "self", "mix")
 
@@ -45,7 +47,6 @@ class APGCache(NamedTuple):
 
     X: Array
     E_aw: Array
-    embedding: EmbeddingCache
     layers: dict[str, LowRankLayerCache]
     activations: dict[str, Any]
     H: Array
@@ -54,7 +55,7 @@ class APGCache(NamedTuple):
 
 
 @dataclass(frozen=True)
-class APG:
+class APG(InHalves):
     """H^{l+1} = act(U^l S^l_b V^l H^l_b + b^l), S^l_b generated from a condition z^l_b.
 
     Parameters
@@ -105,6 +106,9 @@ class APG:
     form: str = "grouped"
 
     drops_embeddings = True
+    looks_up_last = False
+    has_fixed_work_on_host = True
+    takes_whole_batches = True  # Python takes more of its time than memory does
 
     def __post_init__(self) -> None:
         if self.condition not in CONDITIONS:
@@ -176,17 +180,15 @@ class APG:
         """Nothing is random in training."""
         return {}
 
-    def forward(
+    def network(
         self,
         params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
+        inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, APGCache]:
         """Return the logits (B,) and the cache."""
-        keep = keep_of(draws)
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, keep=keep)
+        (X,) = inputs
         E_aw = X[:, : self.dim_aware]
         layers, activations = {}, {}
         H = X
@@ -195,11 +197,13 @@ class APG:
             A, layers[name] = layer.forward(params[name], H, z)
             H, activations[name] = ACTIVATIONS[self.activation].forward(A)
         logit, c_head = affine(H, **params["head"])
-        cache = APGCache(X, E_aw, c_embedding, layers, activations, H, c_head, {})
+        cache = APGCache(X, E_aw, layers, activations, H, c_head, {})
         return ModelOutput(logit[:, 0], {}), cache
 
-    def backward(self, d_output: ModelOutput, cache: APGCache) -> Tree:
-        """Return the gradient of every parameter (derivations 9.3a).
+    def network_backward(
+        self, d_output: ModelOutput, cache: APGCache, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return ``(dX,)`` and the gradients of all but the tables (derivations 9.3a).
 
         E_aw is read by the backbone and by every generator, H by its layer and, with "self" and
         "mix", by that layer's generator as well.
@@ -217,8 +221,7 @@ class APG:
                 dE_aw = add_to(dE_aw, dE_part)
         if dE_aw is not None:
             add_to_columns(dH, 0, dE_aw)
-        g_embedding = self.embedding.backward(dH, cache.embedding)
-        return {"embedding": g_embedding} | {k: grads[k] for k in self.layers} | {"head": g_head}
+        return (dH,), {name: grads[name] for name in self.layers} | {"head": g_head}
 
     def _condition(self, E_aw: Array, H: Array) -> Array:
         """Return what the generators of a layer read."""
@@ -238,11 +241,11 @@ class APG:
         dE_aw, dH_generators = concat_backward(dz, (self.dim_aware, dH.shape[1]))
         return dE_aw, add_to(dH, dH_generators)
 
-    def kinks(self, cache: APGCache) -> dict[str, Array]:
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""
         kinks: dict[str, Array] = {}
         for name, layer in self.layers.items():
-            c = cache.layers[name]
+            c = cache.network.layers[name]
             kinks |= {f"{name}.{path}": A for path, A in layer.kinks(c).items()}
             kinks[f"{name}.{layer.bias_path}"] = c.A
         return kinks

@@ -84,7 +84,7 @@ def test_a_mixed_condition_of_which_one_half_is_not_read(kept):
 )
 def test_what_the_generators_read(condition, first, second):
     model, params, batch = setting(condition=condition)
-    _, c = model.forward(params, batch)
+    _, (_, c) = model.forward(params, batch)
     parts = {"aw": c.X[:, :4], "X": c.X, "H": np.maximum(c.layers["layer_1"].A, 0.0)}
     for name, layout in (("layer_1", first), ("layer_2", second)):
         z = c.layers[name].generator.affine[0].x
@@ -96,9 +96,9 @@ def test_with_group_rows_of_the_same_context_share_their_cores():
     model, params, batch = setting()
     batch.codes[:, :2] = batch.codes[:1, :2]
     _, cache = model.forward(params, batch)
-    for c in cache.layers.values():
+    for c in cache.network.layers.values():
         assert (c.S == c.S[:1]).all()
-    assert len(np.unique(cache.layers["layer_1"].A, axis=0)) > 1
+    assert len(np.unique(cache.network.layers["layer_1"].A, axis=0)) > 1
 
 
 def test_the_whole_model_by_its_definition():
@@ -138,8 +138,8 @@ def test_at_the_start_no_layer_is_silent(condition):
     rng = generator(5)
     params, batch = model.init(rng), rng.integers(0, 10, size=(200, 16))
     _, cache = model.forward(params, small_batch(rng, 200)._replace(codes=batch))
-    inputs = [cache.X, *(c.product.H for c in cache.layers.values())][1:]
-    for H, c in zip(inputs, cache.layers.values(), strict=True):
+    inputs = [c.product.H for c in cache.network.layers.values()]
+    for H, c in zip(inputs, cache.network.layers.values(), strict=True):
         norms = np.linalg.norm(c.S, axis=(1, 2))
         assert ((norms > 2.0) & (norms < 4.0)).all()  # sqrt(8) = 2.83
         assert np.linalg.norm(c.A) > 0.1 * np.linalg.norm(H)

@@ -23,6 +23,9 @@ OPTIONS = {
     + [{"prune": "binarization", "binarize_grad": how} for how in ("ste", "soft", "zero")]
     + [{"prune": "scaling"}, {"fusion_grad": "ste"}, {"prune_input": "agnostic_only"}]
     + [{"prune_input": "none"}, {"lambda_detach": True}, {"sparsity_weight": 0.0}],
+    "apg": [{"condition": condition} for condition in ("group", "self", "mix")]
+    + [{"over_rank": None}, {"generator_hidden": (3,)}, {"generate_bias": True}]
+    + [{"form": "textbook"}, {"activation": "tanh"}],
 }
 CASES = [(name, options) for name, several in OPTIONS.items() for options in several]
 
@@ -38,7 +41,7 @@ def steps(model, tiles, n=5):
         found.append(grads | {"z": result.output.logit.copy()} | result.losses)
         leaves = tree_flatten(params)
         for path, g in grads.items():
-            leaves[path] -= 0.1 * g
+            leaves[path] -= 0.01 * g / (1.0 + np.abs(g).max())
         if hasattr(model, "advance"):  # its buffer is another array in every step
             params = model.advance(params, result.cache)
         del result
