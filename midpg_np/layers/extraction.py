@@ -223,13 +223,15 @@ class Extraction:
         return Experts(self.candidates.n_all, self.dims, None, self.activation)
 
     def _join(self, params: Tree) -> Tree:
-        """Return the parameters of all experts as one stack."""
+        """Return the parameters of all experts as one stack; kernels lie side by side in memory."""
         layers: Tree = {}
         for name, specific in params["specific"].items():
             stacks = {key: [leaf.reshape(-1, *leaf.shape[2:])] for key, leaf in specific.items()}
             if "shared" in params:
                 stacks = {key: [*s, params["shared"][name][key]] for key, s in stacks.items()}
-            layers[name] = {key: get_xp(*s).concatenate(s) for key, s in stacks.items()}
+            xp, by_input = get_xp(*stacks["W"]), [W.swapaxes(0, 1) for W in stacks["W"]]
+            W = xp.concatenate(by_input, axis=1).swapaxes(0, 1)  # as one product reads them
+            layers[name] = {"W": W, "b": xp.concatenate(stacks["b"])}
         return layers
 
     def _cut(self, stack: Tree) -> Tree:

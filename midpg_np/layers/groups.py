@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -42,14 +43,20 @@ class Groups(NamedTuple):
     is_member: Array | None
 
     @property
-    def slices(self) -> list[slice]:
+    def slices(self) -> tuple[slice, ...]:
         """Sorted rows of each present scenario."""
-        return [slice(start, stop) for start, stop in pairwise(self.bounds)]
+        return _slices(self.bounds)
 
     @property
     def counts(self) -> list[int]:
         """Number of rows n_d of each present scenario."""
         return [stop - start for start, stop in pairwise(self.bounds)]
+
+
+@lru_cache(maxsize=8)
+def _slices(bounds: tuple[int, ...]) -> tuple[slice, ...]:
+    # Every layer asks for those of the batch.
+    return tuple(slice(start, stop) for start, stop in pairwise(bounds))
 
 
 def group_rows(scenario: Array, n_scenarios: int) -> Groups:

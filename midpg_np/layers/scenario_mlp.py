@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from midpg_np.backend import Array, get_xp
-from midpg_np.layers.groups import Groups, group_sum, of_present
+from midpg_np.layers.groups import Groups, group_sum, of_present, spread
 from midpg_np.layers.initial import init_scenario_affine
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.ops import ACTIVATIONS, Pair, activation_backward, check_activation
@@ -49,9 +49,8 @@ def grouped_affine(
     xp = get_xp(H=H, W=W, b=b)
     A = xp.empty((H.shape[0], W.shape[2]), dtype=xp.result_type(H, W, b))
     for m, rows in enumerate(groups.slices):
-        A_d = A[rows]
-        xp.matmul(H[rows], W[m], out=A_d)
-        A_d += b[m]
+        xp.matmul(H[rows], W[m], out=A[rows])
+    A += spread(b, groups)
     return A, GroupedAffineCache(H, W, groups)
 
 

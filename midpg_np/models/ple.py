@@ -178,9 +178,9 @@ class PLE:
     ) -> tuple[ModelOutput, PLECache]:
         """Return the logits (B,) and the cache (derivations 5.1d)."""
         groups = group_rows(batch.scenario, self.n_scenarios)
-        keep = keep_of(draws)
-        X, c_embedding = self.embedding.forward(params["embedding"], batch.codes, keep=keep)
-        G_s = X[groups.order]
+        # Sorting the codes sorts all that follows.
+        codes, keep = batch.codes[groups.order], keep_of(draws, groups.order)
+        G_s, c_embedding = self.embedding.forward(params["embedding"], codes, keep=keep)
         # G^{k,0} = X for every k: one stream in the place of all.
         G, caches = G_s if self.levels["level_1"].experts == "own" else G_s[None], {}
         for name, level in self.levels.items():
@@ -204,7 +204,7 @@ class PLE:
         dX = dG if self.levels["level_1"].experts == "own" else dG[0]
         if dG_s is not None:
             dX = dX + dG_s
-        g_embedding = self.embedding.backward(dX[groups.place], cache.embedding)
+        g_embedding = self.embedding.backward(dX, cache.embedding)
         return {"embedding": g_embedding} | {name: grads[name] for name in (*self.levels, "tower")}
 
     def kinks(self, cache: PLECache) -> dict[str, Array]:

@@ -51,3 +51,14 @@ def test_initial_values_have_the_documented_spread():
     table = Embedding((5000,), 8).init(generator(2))["table"]
     assert abs(table.std() - 0.01) < 2e-4
     assert abs(table.mean()) < 2e-4
+
+
+def test_a_gradient_of_all_rows_is_dense_as_it_is():
+    rows = np.arange(6.0).reshape(3, 2)
+    assert RowGradient(np.arange(3), rows, 3).dense() is rows
+    # As many rows, but the last is padding; or one that repeats.
+    padded = RowGradient(np.array([0, 1, 3]), rows, 3).dense()
+    assert padded.tolist() == [[0, 1], [2, 3], [0, 0]]
+    read = RowGradient(np.array([2, 0, 2]), rows, 3, is_summed=False).dense()
+    assert read.tolist() == [[2, 3], [0, 0], [4, 6]]
+    assert RowGradient(np.arange(0), np.zeros((0, 2)), 0).dense().shape == (0, 2)

@@ -14,7 +14,7 @@ def test_by_hand():
     assert groups.order.tolist() == [1, 2, 4, 3, 0]
     assert groups.place.tolist() == [4, 0, 1, 3, 2]
     assert (groups.present, groups.ids.tolist(), groups.counts) == ((0, 1, 3), [0, 1, 3], [3, 1, 1])
-    assert groups.slices == [slice(0, 3), slice(3, 4), slice(4, 5)]
+    assert groups.slices == (slice(0, 3), slice(3, 4), slice(4, 5))
 
 
 @given(npst.arrays(np.int64, st.integers(1, 20), elements=st.integers(0, 6)))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from midpg_np.kernels import compiled_loops
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training import optim, row_adam
 from midpg_np.training.optim import Adam
@@ -106,6 +107,30 @@ def race(n_steps, n_rows, dtype, seed, eps_mode="corrected", max_gap=None, scale
     rows.settle(by_row, s_rows)
     moved = np.abs(whole["t"]["table"] - start).max()
     return whole["t"]["table"], by_row["t"]["table"], n_read_differently, largest, moved
+
+
+@pytest.mark.parametrize("wanted", ["numpy", "compiled"])
+def test_rows_that_are_not_summed_are(wanted):
+    """Loops get them padded to the number that was read."""
+    if wanted == "compiled":
+        pytest.importorskip("numba")
+    adam, read = Adam(table_mode="rows"), np.array([3, 1, 3, 0])
+    rows = np.arange(8.0, dtype=np.float32).reshape(4, 2)
+    start = {"table": np.ones((4, 2), np.float32)}
+    both = [tree_copy(start), tree_copy(start)]
+    gradients = [
+        RowGradient(read, rows, 4, is_summed=False),
+        RowGradient(np.array([0, 1, 3]), np.array([[6, 7], [2, 3], [4, 6]], np.float32), 4),
+    ]
+    for params, gradient in zip(both, gradients, strict=True):
+        state = adam.init(params)
+        with compiled_loops(wanted):
+            for _ in range(3):
+                adam.prepare(params, state, {"table": read})
+                adam.update(params, {"table": gradient}, state)
+        assert state.tables["table"].last.tolist() == [3, 3, 0, 3]
+    np.testing.assert_array_equal(both[0]["table"], both[1]["table"])
+    assert (both[0]["table"][2] == 1.0).all()
 
 
 @settings(max_examples=15, deadline=None)

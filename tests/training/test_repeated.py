@@ -1,5 +1,7 @@
 """Passes from recordings have the bits of the passes themselves; what cannot be repeated is not."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from small import partners, small_batch, small_model
@@ -121,6 +123,20 @@ def test_shapes_are_few(loops):
             model, CROSS_ENTROPIES["full"], params, small_batch(rng, n_rows), {}, tiles=tiles
         )
     assert len(passes(tiles)) == MOST_SHAPES
+
+
+def test_a_thread_that_takes_all_tiles_records_no_pass_twice(loops):
+    """The results of its first tile are still held when it takes the second."""
+    model, tiles = small_model("dpg"), Tiles(7, threads=2)
+    tiles._pool = ThreadPoolExecutor(1)
+    steps(model, tiles)
+    assert [len(p._recordings) for p in passes(tiles)] == [1, 1]  # of 7 rows, and of 6
+
+
+def test_batches_of_one_tile_meet_the_same_recording(loops):
+    tiles = Tiles(100, threads=3)
+    steps(small_model("dpg"), tiles)
+    assert len(passes(tiles)) == 1
 
 
 def arrays(seed):
