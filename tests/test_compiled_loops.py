@@ -101,6 +101,18 @@ def test_the_sigmoid_of_loops(loops, dtype):
     assert np.isnan(extreme[4])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_softplus_of_loops(loops, dtype):
+    """By itself: the loss of one pair whose other half is certain, -log(sigmoid(t))."""
+    x = np.concatenate([np.linspace(-80.0, 80.0, 2_001), [1e-8, 200.0, np.inf]]).astype(dtype)
+    want = np.maximum(x, 0.0) + np.log1p(np.exp(-abs(x.astype(np.longdouble))))
+    certain = np.full(1, -np.inf, dtype)  # softplus of it is nothing
+    with loops:
+        got = [float(kernels.jensen_shannon(-x[i : i + 1], certain)) for i in range(x.size)]
+        assert np.isnan(kernels.jensen_shannon(np.full(1, np.nan, dtype), certain))
+    np.testing.assert_allclose(got, want.astype(float), rtol=5 * np.finfo(dtype).eps, atol=1e-37)
+
+
 def test_what_is_not_a_number_stays_one(loops):
     x = np.array([[np.nan, 1.0, -1.0, np.inf]], np.float32)
     with loops:

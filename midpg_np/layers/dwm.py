@@ -54,14 +54,17 @@ class WeightingCache(NamedTuple):
     Shapes
     ------
     Q : (B, d_r, d_c)
-    generated : (B, dim_generated)
-        The generated factors, flattened: what ``disc_input="factors"`` shows the discriminator.
     """
 
     generators: Any
     core: CoreCache | None
     Q: Array
-    generated: Array
+    factors: tuple[Array, ...]
+
+    @property
+    def generated(self) -> Array:
+        """The generated factors side by side: what ``disc_input="factors"`` shows."""
+        return concat(self.factors)[0]
 
 
 @dataclass(frozen=True)
@@ -180,14 +183,14 @@ class DynamicWeighting:
         Q : (B, d_r, d_c)
         """
         outputs, caches = self._networks.forward(params, U)
-        generated, _ = concat(list(outputs.values()))
+        factors = tuple(outputs.values())
         if self.variant == "non":
             P = outputs["core_generator"].reshape(-1, self.d_r, self.d_c)
             if kernels.fuses(P):
                 Q = batch_to_front(kernels.bounded(batch_to_back(P), self.gain))
             else:
                 Q, _ = scaled_sigmoid(P, self.gain, out=empty_like_batch(P, workspace))
-            return Q, WeightingCache(caches, None, Q, generated)
+            return Q, WeightingCache(caches, None, Q, factors)
         if "row_generator" in outputs:
             R = outputs["row_generator"].reshape(-1, self.d_r, self.d_k)
         else:
@@ -197,7 +200,7 @@ class DynamicWeighting:
         else:
             C = params["C_share"]
         Q, c_core = CORES[self.sigmoid_on].forward(R, C, self.gain, workspace)
-        return Q, WeightingCache(caches, c_core, Q, generated)
+        return Q, WeightingCache(caches, c_core, Q, factors)
 
     def backward(
         self,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from midpg_np.backend import Array
-from midpg_np.kernels.compiled.loops import fast_loops, sigmoid
+from midpg_np.kernels.compiled.loops import fast_loops, sigmoid, softplus
 from midpg_np.kernels.dispatch import empty
 from midpg_np.recording import contiguous, run
 
@@ -41,15 +40,10 @@ def cross_entropy(z: Array, y: Array, weight: Array | None = None) -> tuple[Arra
 
 
 @fast_loops
-def _softplus(x):
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-
-
-@fast_loops
 def _jensen_shannon(t_pos, t_neg, loss):
     total = 0.0
     for b in range(t_pos.size):
-        total += _softplus(-t_pos[b]) + _softplus(t_neg[b])
+        total += softplus(-t_pos[b]) + softplus(t_neg[b])
     loss[0] = total / t_pos.size
 
 
@@ -66,6 +60,6 @@ def _cross_entropy(z, y, weight, dz, loss):
     total = 0.0
     for b in range(z.size):
         w = weight[b if weight.size > 1 else 0]
-        total += w * (_softplus(z[b]) - y[b] * z[b])
+        total += w * (softplus(z[b]) - y[b] * z[b])
         dz[b] = (sigmoid(z[b]) - y[b]) * w
     loss[0] = total
