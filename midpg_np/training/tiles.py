@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from itertools import chain
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -82,31 +83,43 @@ class Tiles:
     def __init__(self, rows: int = 512, threads: int = 1) -> None:
         self.rows = rows
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._memories = [TileMemory() for _ in range(threads)]
         # In turn: while the results of a tile are in use, the memory that made them is the last.
-        self._memories: SimpleQueue[TileMemory] = SimpleQueue()
-        self._first = TileMemory()  # all batches of one tile meet the same recordings
-        for memory in (self._first, *(TileMemory() for _ in range(threads - 1))):
-            self._memories.put(memory)
+        self._idle: SimpleQueue[TileMemory] = SimpleQueue()
+        for memory in self._memories:
+            self._idle.put(memory)
 
     def map(
         self, work: Callable[[slice, TileMemory], Any], n_rows: int, whole: bool = False
     ) -> Iterator[Any]:
         """Yield ``work(rows, memory)`` for every tile, in order; ``whole``: for one of all rows."""
         size = n_rows if whole else self.rows
+        slices = [slice(i, min(i + size, n_rows)) for i in range(0, n_rows, size)]
+        if len(slices) <= len(self._memories):  # a memory for each tile
+            # This thread, which would only wait, takes the first.
+            others = self._on_threads(work, slices[1:], self._memories[1:])
+            return chain(map(work, slices[:1], self._memories), others)
+        if self._pool is None:
+            return (work(rows, self._memories[0]) for rows in slices)
 
         def with_memory(rows: slice) -> Any:
-            memory = self._memories.get()
+            memory = self._idle.get()
             try:
                 return work(rows, memory)
             finally:
-                self._memories.put(memory)
+                self._idle.put(memory)
 
-        slices = [slice(i, min(i + size, n_rows)) for i in range(0, n_rows, size)]
-        if self._pool is None or len(slices) == 1:
-            return (work(rows, self._first) for rows in slices)
-        # Each thread works in a copy of this one's context, and so with its ``compiled_loops``.
-        runs = [copy_context().run for _ in slices]
-        return self._pool.map(lambda run, rows: run(with_memory, rows), runs, slices)
+        return self._on_threads(with_memory, slices)
+
+    def _on_threads(self, work: Callable[..., Any], *args: Sequence[Any]) -> Iterator[Any]:
+        """Start ``work`` on the threads, each in a copy of this one's context.
+
+        And so with its ``compiled_loops``.
+        """
+        if not args[0] or self._pool is None:
+            return iter(())
+        runs = [copy_context().run for _ in args[0]]
+        return self._pool.map(lambda run, *some: run(work, *some), runs, *args)
 
 
 class TileMemory:

@@ -59,8 +59,7 @@ def steps(model, tiles, n=5, loss="full", loss_reduce="mean"):
 
 def passes(tiles):
     """What the memories of ``tiles`` have recorded, one list per shape of a tile."""
-    memories = [tiles._memories.get() for _ in range(tiles._memories.qsize())]
-    return [p for memory in memories for p in memory._passes.values()]
+    return [p for memory in tiles._memories for p in memory._passes.values()]
 
 
 def assert_same(got, want):
@@ -125,12 +124,18 @@ def test_shapes_are_few(loops):
     assert len(passes(tiles)) == MOST_SHAPES
 
 
-def test_a_thread_that_takes_all_tiles_records_no_pass_twice(loops):
-    """The results of its first tile are still held when it takes the second."""
-    model, tiles = small_model("dpg"), Tiles(7, threads=2)
-    tiles._pool = ThreadPoolExecutor(1)
-    steps(model, tiles)
+def test_a_tile_for_each_thread_meets_the_same_recording(loops):
+    tiles = Tiles(7, threads=2)
+    steps(small_model("dpg"), tiles)
     assert [len(p._recordings) for p in passes(tiles)] == [1, 1]  # of 7 rows, and of 6
+
+
+def test_a_thread_that_takes_two_tiles_takes_two_memories(loops):
+    """The results of its first are still held when it takes the second."""
+    tiles = Tiles(5, threads=2)  # tiles of 5, 5 and 3 rows
+    tiles._pool = ThreadPoolExecutor(1)
+    steps(small_model("dpg"), tiles)
+    assert all(len(p._recordings) == 1 for p in passes(tiles))
 
 
 def test_batches_of_one_tile_meet_the_same_recording(loops):

@@ -109,6 +109,6 @@ def test_memory_does_not_grow_with_the_number_of_tiles():
     for rows in (N_ROWS, 5):
         tiles = Tiles(rows)
         step(model, tiles)
-        workspace = tiles._memories.get().workspace
+        workspace = tiles._memories[0].workspace
         held.append(workspace.n_bytes)
     assert held[1] < held[0]

@@ -50,8 +50,7 @@ def steps(model, tiles, n=5):
 
 def passes(tiles):
     """What the memories of ``tiles`` have recorded, one list per shape of a tile."""
-    memories = [tiles._memories.get() for _ in range(tiles._memories.qsize())]
-    return [p for memory in memories for p in memory._passes.values()]
+    return [p for memory in tiles._memories for p in memory._passes.values()]
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
