@@ -111,7 +111,7 @@ def race(n_steps, n_rows, dtype, seed, eps_mode="corrected", max_gap=None, scale
 
 @pytest.mark.parametrize("wanted", ["numpy", "compiled"])
 def test_rows_that_are_not_summed_are(wanted):
-    """Loops get them padded to the number that was read."""
+    """A layer of one's own may leave the rows as they were read."""
     if wanted == "compiled":
         pytest.importorskip("numba")
     adam, read = Adam(table_mode="rows"), np.array([3, 1, 3, 0])

@@ -128,6 +128,7 @@ def test_a_tile_for_each_thread_meets_the_same_recording(loops):
     tiles = Tiles(7, threads=2)
     steps(small_model("dpg"), tiles)
     assert [len(p._recordings) for p in passes(tiles)] == [1, 1]  # of 7 rows, and of 6
+    assert [len(memory._passes) for memory in tiles._memories] == [1, 1]
 
 
 def test_a_thread_that_takes_two_tiles_takes_two_memories(loops):

@@ -9,6 +9,9 @@ what lies between stays in registers.  Three habits let the compiler use vector 
   meaning of that would have to be checked for every element.
 - What a block produces is collected in arrays made inside the function, which cannot overlap with
   its arguments.
+
+Numba keeps machine code by the contents of the file in which a loop stands.  Who changes one of the
+functions below removes ``__pycache__/*.nb*`` here, or the loops that call it stay as they were.
 """
 
 from __future__ import annotations
