@@ -37,8 +37,8 @@ def serve(
     case: Case,
     candidate: Candidate,
     reference: Reference | None,
-    clock: str = "wall",
-    predicts: bool = True,
+    clock: str,
+    predicts: bool,
 ) -> None:
     """Run until the parent sends None.
 

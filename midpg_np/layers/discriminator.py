@@ -77,11 +77,6 @@ class MLPDiscriminator:
         """The network on the concatenation."""
         return MLP((self.dim_context + self.dim_signal, *self.hidden, 1))
 
-    @cached_property
-    def tail(self) -> MLP:
-        """The network behind its first affine map."""
-        return MLP(self.mlp.dims[1:])
-
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw Glorot kernels and zero biases."""
         return self.mlp.init(rng)
@@ -118,8 +113,7 @@ class MLPDiscriminator:
         A = P_e + _stacked(a_q, a_q)
         if self.hidden:
             H, c_activation = ACTIVATIONS[self.mlp.activation].forward(A)
-            names = zip(self.tail.layer_names, self.mlp.layer_names[1:], strict=True)
-            t, c_tail = self.tail.forward({tail: params[name] for tail, name in names}, H)
+            t, c_tail = self.mlp.tail.forward(self.mlp.tail_tree(params), H)
         else:
             t, c_activation, c_tail = A, None, None
         cache = MLPPairCache(e, q, W_e, W_q, A, c_activation, c_tail)
@@ -135,30 +129,30 @@ class MLPDiscriminator:
         """Return ``d_e, d_e_neg, d_q`` and the gradients (derivations 3.5g, 3.5h)."""
         xp, n_rows = get_xp(dt_pos=dt_pos, dt_neg=dt_neg), len(dt_pos)
         dt = xp.concatenate([dt_pos, dt_neg])
-        grads: Tree = {}
+        g_tail: Tree = {}
         if c.w is not None:
             dA, da_q, db, dw = kernels.pair_scores_backward(dt, c.A.T, c.w)
             dA, da_q = dA.T, da_q.T
-            grads = {"layer_2": {"W": dw[:, None], "b": kernels.sum_samples(dt[None])}}
+            g_tail = {"layer_1": {"W": dw[:, None], "b": kernels.sum_samples(dt[None])}}
         else:
             dA = dt[:, None]
             if c.tail is not None:
-                dH, g_tail = self.tail.backward(dA, c.tail)
+                dH, g_tail = self.mlp.tail.backward(dA, c.tail)
                 dA = ACTIVATIONS[self.mlp.activation].backward(dH, c.activation)
-                grads = dict(zip(self.mlp.layer_names[1:], g_tail.values(), strict=True))
             da_q = dA[:n_rows] + dA[n_rows:]
             db = sum_rows(da_q)
         dW = xp.concatenate([matmul(c.e.T, dA), matmul(c.q.T, da_q)])
-        first = {"layer_1": {"W": dW, "b": db}}
+        first = {"W": dW, "b": db}
+        grads = self.mlp.whole_tree(first, g_tail) if self.hidden else {"layer_1": first}
         d_e = product(dA, c.W_e.T)
         d_q = product(da_q, c.W_q.T, like=c.q, out=empty_like_batch(c.q, workspace))
-        return d_e[:n_rows], d_e[n_rows:], d_q, first | grads
+        return d_e[:n_rows], d_e[n_rows:], d_q, grads
 
     def kinks(self, c: MLPPairCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
         if not self.hidden:
             return {}
-        inner = () if c.tail is None else self.tail.kinks(c.tail).values()
+        inner = () if c.tail is None else self.mlp.tail.kinks(c.tail).values()
         names = self.mlp.layer_names[:-1]
         return {f"{name}.b": A for name, A in zip(names, (c.A, *inner), strict=True)}
 

@@ -51,6 +51,8 @@ GENERATORS = {
 class WeightingCache(NamedTuple):
     """Intermediates; ``core`` holds the factors, and is None for ``non``.
 
+    ``generators`` is the cache of ``OneByOne`` or ``SideBySide``, ``factors`` are their outputs.
+
     Shapes
     ------
     Q : (B, d_r, d_c)
@@ -63,7 +65,7 @@ class WeightingCache(NamedTuple):
 
     @property
     def generated(self) -> Array:
-        """The generated factors side by side: what ``disc_input="factors"`` shows."""
+        """The generated factors side by side (B, dim_generated), for ``disc_input="factors"``."""
         return concat(self.factors)[0]
 
 

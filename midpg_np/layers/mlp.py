@@ -69,6 +69,21 @@ class MLP:
         """Keys of the parameter tree, in order."""
         return tuple(f"layer_{i}" for i in range(1, len(self.dims)))
 
+    @cached_property
+    def tail(self) -> MLP:
+        """The network behind its first affine map and activation; not of a single affine map."""
+        return MLP(self.dims[1:], self.activation)
+
+    def tail_tree(self, tree: Tree) -> Tree:
+        """Of parameters or gradients those of the tail, under its own names."""
+        names = zip(self.tail.layer_names, self.layer_names[1:], strict=True)
+        return {tail: tree[name] for tail, name in names}
+
+    def whole_tree(self, first: Tree, tail_tree: Tree) -> Tree:
+        """Inverse of ``tail_tree``, given those of the first layer as well."""
+        layers = first, *(tail_tree[name] for name in self.tail.layer_names)
+        return dict(zip(self.layer_names, layers, strict=True))
+
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw Glorot kernels and zero biases."""
         return {

@@ -106,11 +106,6 @@ class SideBySide:
         ends = accumulate((mlp.dims[1] for mlp in self.mlps.values()), initial=0)
         return {name: slice(*ends) for name, ends in zip(self.mlps, pairwise(ends), strict=True)}
 
-    @cached_property
-    def _tails(self) -> dict[str, MLP]:
-        """The networks behind their first layers."""
-        return {name: MLP(mlp.dims[1:], mlp.activation) for name, mlp in self.mlps.items()}
-
     def forward(self, params: Tree, x: Array) -> tuple[dict[str, Array], SideBySideCache]:
         """Return the output of each network (derivations 2.2d).
 
@@ -123,10 +118,9 @@ class SideBySide:
         b = get_xp(x).concatenate([first["b"] for first in firsts])
         A, H, c_activation = biased(product(x, W), b, self._activation)
         outputs, tails = {}, {}
-        for name, tail in self._tails.items():
-            layers = zip(tail.layer_names, self.mlps[name].layer_names[1:], strict=True)
-            tree = {layer: params[name][own] for layer, own in layers}
-            outputs[name], tails[name] = tail.forward(tree, H[:, self._columns[name]])
+        for name, mlp in self.mlps.items():
+            tree = mlp.tail_tree(params[name])
+            outputs[name], tails[name] = mlp.tail.forward(tree, H[:, self._columns[name]])
         return outputs, SideBySideCache(AffineCache(x, W), A, c_activation, tails)
 
     def backward(
@@ -137,8 +131,8 @@ class SideBySide:
         See derivations 2.2d, 4b, 4c.
         """
         parts, g_tails = [], {}
-        for name, tail in self._tails.items():
-            dH, g_tails[name] = tail.backward(d_outputs[name], cache.tails[name])
+        for name, mlp in self.mlps.items():
+            dH, g_tails[name] = mlp.tail.backward(d_outputs[name], cache.tails[name])
             parts.append(dH)
         dA, db = biased_backward(concat(parts)[0], cache.activation, self._activation)
         dx, dW = product_backward(dA, cache.first)
@@ -146,15 +140,14 @@ class SideBySide:
         for name, mlp in self.mlps.items():
             columns = self._columns[name]
             first = {"W": dW[:, columns], "b": db[columns]}
-            layers = first, *g_tails[name].values()
-            grads[name] = dict(zip(mlp.layer_names, layers, strict=True))
+            grads[name] = mlp.whole_tree(first, g_tails[name])
         return dx, grads
 
     def kinks(self, cache: SideBySideCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
         kinks: dict[str, Array] = {}
         for name, mlp in self.mlps.items():
-            behind = self._tails[name].kinks(cache.tails[name]).values()
+            behind = mlp.tail.kinks(cache.tails[name]).values()
             layers = cache.A[:, self._columns[name]], *behind
             names = mlp.layer_names[:-1]
             kinks |= {f"{name}.{k}.b": A for k, A in zip(names, layers, strict=True)}

@@ -99,8 +99,6 @@ class Tiles:
             # This thread, which would only wait, takes the first.
             others = self._on_threads(work, slices[1:], self._memories[1:])
             return chain(map(work, slices[:1], self._memories), others)
-        if self._pool is None:
-            return (work(rows, self._memories[0]) for rows in slices)
 
         def with_memory(rows: slice) -> Any:
             memory = self._idle.get()
@@ -112,12 +110,12 @@ class Tiles:
         return self._on_threads(with_memory, slices)
 
     def _on_threads(self, work: Callable[..., Any], *args: Sequence[Any]) -> Iterator[Any]:
-        """Start ``work`` on the threads, each in a copy of this one's context.
+        """Map as ``map`` does, on the threads if there are any; what is first begins first.
 
-        And so with its ``compiled_loops``.
+        Each works in a copy of this one's context, and so with its ``compiled_loops``.
         """
-        if not args[0] or self._pool is None:
-            return iter(())
+        if self._pool is None:
+            return map(work, *args)
         runs = [copy_context().run for _ in args[0]]
         return self._pool.map(lambda run, *some: run(work, *some), runs, *args)
 

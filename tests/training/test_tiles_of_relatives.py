@@ -41,7 +41,7 @@ def steps(model, tiles, n=5):
         found.append(grads | {"z": result.output.logit.copy()} | result.losses)
         leaves = tree_flatten(params)
         for path, g in grads.items():
-            leaves[path] -= 0.01 * g / (1.0 + np.abs(g).max())
+            leaves[path] -= 0.1 * g / (1.0 + np.abs(g).max())  # APG's are large
         if hasattr(model, "advance"):  # its buffer is another array in every step
             params = model.advance(params, result.cache)
         del result
