@@ -96,15 +96,35 @@ def _pruning_cases(draw, s):
     }
 
 
-def _mixture_cases(draw, s):
+def _mixture_cases(draw, s, rng):
     w, S, dg = draw(s.n_samples, s.d_r), draw(s.n_samples, s.d_r, s.d_m), draw(s.n_samples, s.d_m)
     by_candidate = np.ascontiguousarray(S.swapaxes(0, 1)).swapaxes(0, 1)
+    places = np.argsort(rng.random((s.n_samples, s.d_r)), axis=1)[:, :2]
+    dS_own = draw(*places.shape, s.d_m)
+    take, give = kernels.take_candidates, kernels.give_candidates
     return {
+        "take_candidates": (take, (S, places)),
+        "take_candidates, stored by candidate": (take, (by_candidate, places)),
+        "give_candidates": (give, (dS_own, places, S)),
+        "give_candidates, stored by candidate": (give, (dS_own, places, by_candidate)),
         "mix": (kernels.mix, (w, S)),
         "mix, stored by candidate": (kernels.mix, (w, by_candidate)),
         "mix_backward": (kernels.mix_backward, (dg, w, S)),
         "mix_backward, stored by candidate": (kernels.mix_backward, (dg, w, by_candidate)),
     }
+
+
+def _group_cases(draw, s):
+    """Narrow products and wide ones; groups of one row and of many."""
+    bounds = tuple(sorted({0, s.n_samples // 3, s.n_samples - 1, s.n_samples}))
+    cases = {}
+    for kind, width in {"narrow": s.d_c, "wide": s.d_c + 4}.items():
+        dA, H = draw(s.n_samples, width), draw(s.n_samples, s.d_m)
+        W = draw(len(bounds) - 1, s.d_m, width)
+        backward = kernels.product_by_group_backward
+        cases[f"product_by_group, {kind}"] = kernels.product_by_group, (H, W, bounds)
+        cases[f"product_by_group_backward, {kind}"] = backward, (dA, H, W, bounds)
+    return cases
 
 
 def _loss_cases(draw, s):
@@ -169,7 +189,7 @@ def _sigmoid(x):
 
 FAMILIES = (
     *(_core_cases, _product_cases, _loss_cases, _elementwise_cases, _pair_cases),
-    *(_pruning_cases, _mixture_cases, _row_cases, _adam_cases),
+    *(_pruning_cases, _mixture_cases, _group_cases, _row_cases, _adam_cases),
 )
 
 
@@ -179,7 +199,7 @@ def _family(build, rng, sizes, dtype):
     def draw(*shape):
         return rng.normal(size=shape).astype(dtype)
 
-    own = (rng,) if build in (_row_cases, _adam_cases) else ()
+    own = (rng,) if build in (_mixture_cases, _row_cases, _adam_cases) else ()
     return build(draw, sizes, *own)
 
 
@@ -202,7 +222,7 @@ EXACT = tuple(name for name in NAMES if name.startswith("adam"))
 LOOPS_ONLY = (
     *("bias_relu_batch_first", "bias_relu_batch_first_backward"),
     *("lookup_rows_backward", "sum_by_id"),
-    *("mix", "mix_backward", "mix, stored by candidate", "mix_backward, stored by candidate"),
+    *(name for name in NAMES if FAMILY_OF[name] in (_mixture_cases, _group_cases)),
 )
 ON_DEVICE = tuple(name for name in NAMES if name not in LOOPS_ONLY)
 # Kernels of a GPU whose additions come in any order.

@@ -71,7 +71,9 @@ def test_what_has_loops_is_served_by_them(loops, name, monkeypatch):
 def test_loops_take_memory_of_any_order_and_change_no_input(loops, name):
     """Inputs stored the other way round or read-only, but for those that are given up."""
     function, args = case = make_case(name, generator(1), Sizes(4, 3, 2, 4, 2, 70), np.float64)
-    in_place = name.startswith(("adam", "bias_relu", "relu_backward", "pair_scores"))
+    in_place = name.startswith(
+        ("adam", "bias_relu", "relu_backward", "pair_scores", "give_candidates")
+    )
 
     def moved(x):
         if in_place:
@@ -132,6 +134,17 @@ def test_an_id_beyond_the_table_is_refused(loops):
     for bad in (3, -1):
         with loops, pytest.raises(IndexError, match=rf"ids must lie in \[0, 3\); got .*{bad}"):
             kernels.lookup(table, np.array([[1, bad]]))
+
+
+def test_a_place_beyond_the_candidates_is_refused(loops):
+    S, S_own = np.ones((2, 3, 4)), np.ones((2, 2, 4))
+    for bad in (3, -1):
+        places = np.array([[0, 1], [0, bad]])
+        message = rf"places must lie in \[0, 3\); got .*{bad}"
+        with loops, pytest.raises(IndexError, match=message):
+            kernels.take_candidates(S, places)
+        with loops, pytest.raises(IndexError, match=message):
+            kernels.give_candidates(S_own, places, S.copy())
 
 
 def one_step(name):

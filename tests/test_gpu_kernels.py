@@ -102,7 +102,10 @@ def trained(name, device, **options):
     return fit(named_model(name), dataset, dataset, config)
 
 
-CAPTURED = ("dnn", "dpg", "midpg", "dpg variant=c", "midpg variant=rc", "midpg variant=non")
+CAPTURED = (
+    *("dnn", "apg", "adasparse", "pepnet"),
+    *("dpg", "midpg", "dpg variant=c", "midpg variant=rc", "midpg variant=non"),
+)
 
 
 @pytest.mark.parametrize(
@@ -165,17 +168,18 @@ def test_products_are_those_of_numpy(shapes, dtype):
 
 
 @pytest.mark.filterwarnings("ignore:cupyx.allow_synchronize")
-@pytest.mark.parametrize("name", ["midpg", "dpg", "dnn"])
+@pytest.mark.parametrize("name", ["midpg", "dpg", "dnn", "apg", "adasparse", "pepnet"])
 def test_a_step_waits_for_nothing(name):
     """Forward, backward and optimiser only give work to the device; CuPy raises where one waits."""
     cupyx = pytest.importorskip("cupyx")
     model, rng = named_model(name), generator(7)
-    params = flat_views(tree_to_device(perturbed_params(model, rng), "cuda"))
+    buffers = getattr(model, "buffers", ())
+    params = flat_views(tree_to_device(perturbed_params(model, rng), "cuda"), buffers)
     batch = small_batch(rng, n_rows=64).to("cuda")
     draws = {"partner": to_device(partners(rng, 64), "cuda")}
     step = (model, CROSS_ENTROPIES["full"], params, batch, draws)
     adam = Adam()
-    state = adam.init(params)
+    state = adam.init(params, buffers)
     adam.update(params, training_step(*step).grads, state)  # compiles
     with cupyx.allow_synchronize(False):
         result = training_step(*step)

@@ -14,7 +14,7 @@ from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.training.blas import blas_threads
 from midpg_np.training.by_context import logits_in_batches
-from midpg_np.training.captured import CapturedStep
+from midpg_np.training.captured import CapturedStep, advance_in_place
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import rows_per_batch
 from midpg_np.training.flat_params import flat_views
@@ -106,8 +106,7 @@ class OurStep:
     def _whole_step(self, batch: Batch, draws: Mapping[str, Array]) -> StepResult:
         result = self._result(batch, draws)
         self.adam.update(self.params, result.grads, self.state)
-        if hasattr(self.model, "advance"):
-            self.params = self.model.advance(self.params, result.cache)
+        advance_in_place(self.model, self.params, result.cache)
         return result
 
     def _count(self) -> None:

@@ -23,8 +23,9 @@ from midpg_np.kernels.elementwise import (
     relu_backward,
     sum_samples,
 )
+from midpg_np.kernels.grouped import product_by_group, product_by_group_backward
 from midpg_np.kernels.losses import cross_entropy, jensen_shannon, jensen_shannon_backward
-from midpg_np.kernels.mixtures import mix, mix_backward
+from midpg_np.kernels.mixtures import give_candidates, mix, mix_backward, take_candidates
 from midpg_np.kernels.modulated import modulated_product, modulated_product_backward
 from midpg_np.kernels.pairs import pair_scores, pair_scores_backward
 from midpg_np.kernels.pruning import pruning_factors, pruning_factors_backward
@@ -58,6 +59,7 @@ __all__ = [
     "cross_entropy",
     "empty",
     "fuses",
+    "give_candidates",
     "give_samples",
     "jensen_shannon",
     "jensen_shannon_backward",
@@ -71,6 +73,8 @@ __all__ = [
     "modulated_product_backward",
     "pair_scores",
     "pair_scores_backward",
+    "product_by_group",
+    "product_by_group_backward",
     "pruning_factors",
     "pruning_factors_backward",
     "relu",
@@ -78,5 +82,6 @@ __all__ = [
     "room",
     "sum_by_id",
     "sum_samples",
+    "take_candidates",
     "take_samples",
 ]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
-from midpg_np.layers.groups import Groups
+from midpg_np.layers.groups import Groups, spread
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,7 @@ class Candidates:
 
         See derivations 5.1b.
         """
-        n_rows, _, q = S.shape
-        S_own = get_xp(S).empty((n_rows, self.n_own, q), dtype=S.dtype)
-        for k, rows in zip(groups.present, groups.slices, strict=True):
-            own, _ = self.places(k)
-            S_own[rows, : self.n_specific] = S[rows, own]
-        S_own[:, self.n_specific :] = S[:, self._shared]
-        return S_own
+        return kernels.take_candidates(S, self.own_places(groups))
 
     def of_own_rows_backward(
         self, dS_own: Array, groups: Groups, onto: Array | None = None
@@ -95,11 +90,13 @@ class Candidates:
         if dS is None:
             shape = (dS_own.shape[0], self.n_all, dS_own.shape[2])
             dS = get_xp(dS_own).zeros(shape, dtype=dS_own.dtype)
-        for k, rows in zip(groups.present, groups.slices, strict=True):
-            own, _ = self.places(k)
-            dS[rows, own] += dS_own[rows, : self.n_specific]
-        dS[:, self._shared] += dS_own[:, self.n_specific :]
-        return dS
+        return kernels.give_candidates(dS_own, self.own_places(groups), dS)
+
+    def own_places(self, groups: Groups) -> Array:
+        """Return (B, C): where in the list the candidates of each sorted row stand."""
+        every, of_each = range(self.n_all), map(self.places, groups.present)
+        places = [(*every[own], *every[shared]) for own, shared in of_each]
+        return spread(get_xp(groups.ids).asarray(places), groups)
 
     def is_own(self, groups: Groups) -> Array:
         """Return (B, E): whether a sorted row shares its scenario with an expert, or all do."""

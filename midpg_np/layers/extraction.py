@@ -230,7 +230,11 @@ class Extraction:
             if "shared" in params:
                 stacks = {key: [*s, params["shared"][name][key]] for key, s in stacks.items()}
             xp, by_input = get_xp(*stacks["W"]), [W.swapaxes(0, 1) for W in stacks["W"]]
-            W = xp.concatenate(by_input, axis=1).swapaxes(0, 1)  # as one product reads them
+            # As one product reads them.  Left to itself, concatenate stores what its inputs do.
+            _, dim_in, dim_out = stacks["W"][0].shape
+            shape = dim_in, self.candidates.n_all, dim_out
+            joined = xp.empty(shape, xp.result_type(*by_input))
+            W = xp.concatenate(by_input, axis=1, out=joined).swapaxes(0, 1)
             layers[name] = {"W": W, "b": xp.concatenate(stacks["b"])}
         return layers
 

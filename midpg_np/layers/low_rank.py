@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from midpg_np.backend import Array, get_xp
+import numpy as np
+
+from midpg_np.backend import Array, get_xp, matmul
 from midpg_np.ops import Pair
 
 # (dH, dU, dV, dS)
@@ -45,20 +47,34 @@ def low_rank(H: Array, U: Array, V: Array, S: Array) -> tuple[Array, ThinCache]:
     S : (B, K, K)
     A : (B, O)
     """
-    xp = get_xp(H=H, U=U, V=V, S=S)
-    Q = H @ V.T
-    R = xp.einsum("bij,bj->bi", S, Q)
-    return R @ U.T, ThinCache(H, U, V, S, Q, R)
+    get_xp(H=H, U=U, V=V, S=S)
+    Q = matmul(H, V.T)
+    R = _row_products(S, Q)
+    return matmul(R, U.T), ThinCache(H, U, V, S, Q, R)
 
 
 def low_rank_backward(dA: Array, cache: ThinCache) -> LowRankAdjoints:
     """Return ``dH, dU, dV, dS`` (derivations 9.3b, 9.3c, 9.3d)."""
     H, U, V, S, Q, R = cache
-    xp = get_xp(dA=dA, S=S)
-    dR, dU = dA @ U, dA.T @ R
-    dS = xp.einsum("bi,bj->bij", dR, Q)
-    dQ = xp.einsum("bij,bi->bj", S, dR)
-    return dQ @ V, dU, dQ.T @ H, dS
+    dR, dU = matmul(dA, U), matmul(dA.T, R)
+    dQ, dS = _row_products_backward(dR, S, Q)
+    return matmul(dQ, V), dU, matmul(dQ.T, H), dS
+
+
+def _row_products(S: Array, Q: Array) -> Array:
+    """R_b = S_b Q_b, as a product that a CUDA graph can hold where there is a GPU."""
+    xp = get_xp(S=S, Q=Q)
+    if xp is np:
+        return xp.einsum("bij,bj->bi", S, Q)
+    return matmul(S, Q[:, :, None])[:, :, 0]
+
+
+def _row_products_backward(dR: Array, S: Array, Q: Array) -> tuple[Array, Array]:
+    """Return dQ_b = S_b^T dR_b and dS_b = dR_b Q_b^T."""
+    xp = get_xp(dR=dR, S=S, Q=Q)
+    if xp is np:
+        return xp.einsum("bij,bi->bj", S, dR), xp.einsum("bi,bj->bij", dR, Q)
+    return matmul(dR[:, None, :], S)[:, 0], dR[:, :, None] * Q[:, None, :]
 
 
 class RowWeightsCache(NamedTuple):
@@ -125,9 +141,9 @@ def multiply_out(left: Array, right: Array) -> tuple[Array, FactorsCache]:
     U : (O, K)
     """
     get_xp(left=left, right=right)
-    return left @ right, FactorsCache(left, right)
+    return matmul(left, right), FactorsCache(left, right)
 
 
 def multiply_out_backward(dU: Array, cache: FactorsCache) -> tuple[Array, Array]:
     """Return ``d_left, d_right`` (derivations 9.3e)."""
-    return dU @ cache.right.T, cache.left.T @ dU
+    return matmul(dU, cache.right.T), matmul(cache.left.T, dU)

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.groups import Groups, group_sum, of_present, spread
 from midpg_np.layers.initial import init_scenario_affine
 from midpg_np.layers.row_gradient import RowGradient
-from midpg_np.ops import ACTIVATIONS, Pair, activation_backward, check_activation
+from midpg_np.ops import ACTIVATIONS, Pair, activation_backward, add_to, check_activation
 from midpg_np.tree import Tree
 
 
@@ -46,24 +47,15 @@ def grouped_affine(
     b : (M, O)
     A : (B, O)
     """
-    xp = get_xp(H=H, W=W, b=b)
-    A = xp.empty((H.shape[0], W.shape[2]), dtype=xp.result_type(H, W, b))
-    for m, rows in enumerate(groups.slices):
-        xp.matmul(H[rows], W[m], out=A[rows])
-    A += spread(b, groups)
+    get_xp(H=H, W=W, b=b)
+    A = add_to(kernels.product_by_group(H, W, groups.bounds), spread(b, groups))
     return A, GroupedAffineCache(H, W, groups)
 
 
 def grouped_affine_backward(dA: Array, cache: GroupedAffineCache) -> tuple[Array, Array, Array]:
     """Return ``dH, dW, db`` (derivations 2.7b)."""
     H, W, groups = cache
-    xp = get_xp(dA=dA, H=H)
-    dtype = xp.result_type(dA, H, W)
-    dH, dW = xp.empty(H.shape, dtype=dtype), xp.empty(W.shape, dtype=dtype)
-    for m, rows in enumerate(groups.slices):
-        dA_d = dA[rows]
-        xp.matmul(dA_d, W[m].T, out=dH[rows])
-        xp.matmul(H[rows].T, dA_d, out=dW[m])
+    dH, dW = kernels.product_by_group_backward(dA, H, W, groups.bounds)
     return dH, dW, group_sum(dA, groups)
 
 

@@ -144,7 +144,7 @@ class AdaSparse(InHalves):
     drops_embeddings = True
     looks_up_last = False
     advance_reads_cache = False
-    has_fixed_work_on_host = True
+    has_fixed_work = True
     takes_whole_batches = True  # rows meet in the share of what is pruned
 
     def __post_init__(self) -> None:

@@ -131,6 +131,11 @@ class APG(InHalves):
         _ = self.layers  # report other sizes that do not fit now, not at the first batch
 
     @property
+    def has_fixed_work(self) -> bool:
+        """Whether a GPU gets the same work for every batch of one size."""
+        return self.form == "grouped"
+
+    @property
     def dim_aware(self) -> int:
         """Width d_aw of E_aw."""
         return self.n_aware * self.dim_embedding

@@ -135,6 +135,11 @@ class PEPNet:
         return self.towers == "per_scenario"
 
     @property
+    def has_fixed_work(self) -> bool:
+        """Whether a GPU gets the same work for every batch of one size."""
+        return not self.routes_by_scenario
+
+    @property
     def priors(self) -> tuple[int, ...]:
         """Fields whose embeddings are E_prior."""
         fields = self.prior_fields or tuple(range(self.n_aware, len(self.vocab_sizes)))

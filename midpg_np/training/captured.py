@@ -16,6 +16,7 @@ from midpg_np.backend import Array, Namespace, device_namespace
 from midpg_np.batch import Batch
 from midpg_np.models.protocol import Draws
 from midpg_np.training.packed import Layout, batch_and_draws, unpack
+from midpg_np.tree import Tree, tree_flatten
 
 # Steps taken as they are before one is recorded: kernels are compiled, libraries find their
 # memory, and the pool holds what a step needs.  None of it may happen while a graph is recorded.
@@ -82,3 +83,15 @@ class CapturedStep:
             self._result = self.step(*inputs)
         finally:
             self._graph = stream.end_capture()
+
+
+def advance_in_place(model: Any, params: Tree, cache: Any) -> None:
+    """Move the buffers of a model that has any as its ``advance`` says, but where they lie.
+
+    A graph goes on reading there.
+    """
+    if not hasattr(model, "advance"):
+        return
+    leaves, advanced = tree_flatten(params), tree_flatten(model.advance(params, cache))
+    for path in model.buffers:
+        leaves[path][...] = advanced[path]

@@ -22,7 +22,7 @@ from midpg_np.kernels import compiled_loops
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models.protocol import Draws
 from midpg_np.training.blas import blas_threads
-from midpg_np.training.captured import CapturedStep
+from midpg_np.training.captured import CapturedStep, advance_in_place
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.embedding_dropout import EmbeddingDropout, embedding_dropout
 from midpg_np.training.evaluate import evaluate
@@ -226,6 +226,7 @@ class Trainer:
         def step(batch: Batch, draws: Draws) -> tuple[StepResult, Array]:
             result = self._differentiate(state, batch, draws)
             optimiser.update(state.params, result.grads, adam)
+            advance_in_place(self.model, state.params, result.cache)
             losses = list(result.losses.values())
             return result, get_xp(*losses).stack(losses)
 

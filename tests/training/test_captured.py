@@ -15,7 +15,7 @@ from strategies import generator
 
 from midpg_np.backend import to_numpy
 from midpg_np.models import MODELS, make_model
-from midpg_np.training.captured import N_PLAIN_STEPS, CapturedStep
+from midpg_np.training.captured import N_PLAIN_STEPS, CapturedStep, advance_in_place
 from midpg_np.training.packed import batch_and_draws, layout_of, named_arrays, pack, unpack
 
 
@@ -137,9 +137,20 @@ def test_an_array_of_constants_is_sent_once(monkeypatch):
     assert sent.count((0, 17)) == 1
 
 
+def test_buffers_move_where_they_lie():
+    model = named_model("adasparse")
+    params = to_fake(model.init(generator(1)))
+    counter = params["schedule"]["step"]
+    for _ in range(3):
+        advance_in_place(model, params, None)
+    assert to_numpy(counter).tolist() == [3.0]
+    assert params["schedule"]["step"] is counter
+
+
 def test_which_models_give_the_device_the_same_work():
     fixed = {name for name in MODELS if getattr(named_model(name), "has_fixed_work", False)}
-    assert fixed == {"dnn", "dpg", "midpg"}
+    assert fixed == {"dnn", "dpg", "midpg", "apg", "adasparse", "pepnet"}
+    assert not named_model("pepnet towers=per_scenario").has_fixed_work
     for option in ({"form": "row"}, {"sigmoid_on": "factors"}, {"disc": "bilinear"}):
         sizes = {"vocab_sizes": (3, 3), "n_aware": 1, "n_scenarios": 2, "dim_embedding": 8}
         assert not make_model("midpg", **sizes, hidden=(8,), **option).has_fixed_work

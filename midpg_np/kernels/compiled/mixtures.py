@@ -30,6 +30,29 @@ def mix_backward(dg: Array, w: Array, S: Array) -> tuple[Array, Array]:
     return dw, dS if by_sample else dS.swapaxes(0, 1)
 
 
+def take_candidates(S: Array, places: Array) -> Array:
+    """As ``kernels.take_candidates``."""
+    _check_places(places, S)
+    S_own = empty(np, (*places.shape, S.shape[2]), S.dtype)
+    _take(*_stored(S), contiguous(places), S_own)
+    return S_own
+
+
+def give_candidates(dS_own: Array, places: Array, dS: Array) -> Array:
+    """As ``kernels.give_candidates``."""
+    _check_places(places, dS)
+    stored, by_sample = _stored(dS)
+    _give(contiguous(dS_own), contiguous(places), stored, by_sample)
+    return stored if by_sample else stored.swapaxes(0, 1)
+
+
+def _check_places(places: Array, S: Array) -> None:
+    if places.size and not 0 <= places.min() <= places.max() < S.shape[1]:  # loops do not look
+        raise IndexError(
+            f"places must lie in [0, {S.shape[1]}); got {places.min()} to {places.max()}."
+        )
+
+
 def _stored(S: Array) -> tuple[Array, bool]:
     by_sample = S.strides[0] >= S.strides[1]
     return contiguous(S if by_sample else S.swapaxes(0, 1)), by_sample
@@ -57,3 +80,23 @@ def _mix_backward(dg, w, S, by_sample, dw, dS):
                 dot += dg[b, i] * candidate[i]
                 d_candidate[i] = w[b, e] * dg[b, i]
             dw[b, e] = dot
+
+
+@fast_loops
+def _take(S, by_sample, places, S_own):
+    for b in range(places.shape[0]):
+        for c in range(places.shape[1]):
+            e = places[b, c]
+            candidate = S[b, e] if by_sample else S[e, b]
+            for i in range(candidate.size):
+                S_own[b, c, i] = candidate[i]
+
+
+@fast_loops
+def _give(dS_own, places, dS, by_sample):
+    for b in range(places.shape[0]):
+        for c in range(places.shape[1]):
+            e = places[b, c]
+            d_candidate = dS[b, e] if by_sample else dS[e, b]
+            for i in range(d_candidate.size):
+                d_candidate[i] += dS_own[b, c, i]
