@@ -141,6 +141,17 @@ def _loss_cases(draw, s):
     }
 
 
+def _missed_cases(draw, s):
+    """Rows of several blocks; entries that have never moved."""
+    n, k = s.n_samples, s.d_m
+    weights, m, v = draw(n, k), draw(n, k), draw(n, k) ** 2
+    m[::3] = v[::3] = 0.0
+    m[:, 0] = 0.0
+    coefficients, decays = abs(draw(n, 6)), [abs(draw(n)) for _ in range(2)]
+    coefficients[:, 0] += 0.1  # c
+    return {"sum_missed": (kernels.sum_missed, (weights, m, v, coefficients, *decays))}
+
+
 def _adam_cases(draw, s, rng):
     n, k, n_rows = 50 * s.n_samples, s.d_k, 3 * s.n_samples + 5
     p, g, m, v = draw(n), draw(n), draw(n), draw(n) ** 2
@@ -189,7 +200,8 @@ def _sigmoid(x):
 
 FAMILIES = (
     *(_core_cases, _product_cases, _loss_cases, _elementwise_cases, _pair_cases),
-    *(_pruning_cases, _mixture_cases, _group_cases, _row_cases, _adam_cases),
+    *(_pruning_cases, _mixture_cases, _group_cases, _row_cases),
+    *(_missed_cases, _adam_cases),
 )
 
 
@@ -222,7 +234,7 @@ EXACT = tuple(name for name in NAMES if name.startswith("adam"))
 LOOPS_ONLY = (
     *("bias_relu_batch_first", "bias_relu_batch_first_backward"),
     *("lookup_rows_backward", "sum_by_id"),
-    *(name for name in NAMES if FAMILY_OF[name] in (_mixture_cases, _group_cases)),
+    *(name for name in NAMES if FAMILY_OF[name] in (_mixture_cases, _group_cases, _missed_cases)),
 )
 ON_DEVICE = tuple(name for name in NAMES if name not in LOOPS_ONLY)
 # Kernels of a GPU whose additions come in any order.

@@ -25,6 +25,7 @@ from midpg_np.kernels.elementwise import (
 )
 from midpg_np.kernels.grouped import product_by_group, product_by_group_backward
 from midpg_np.kernels.losses import cross_entropy, jensen_shannon, jensen_shannon_backward
+from midpg_np.kernels.missed import sum_missed
 from midpg_np.kernels.mixtures import give_candidates, mix, mix_backward, take_candidates
 from midpg_np.kernels.modulated import modulated_product, modulated_product_backward
 from midpg_np.kernels.pairs import pair_scores, pair_scores_backward
@@ -81,6 +82,7 @@ __all__ = [
     "relu_backward",
     "room",
     "sum_by_id",
+    "sum_missed",
     "sum_samples",
     "take_candidates",
     "take_samples",

@@ -284,46 +284,26 @@ def _sum(
     weights: Array, m: Array, v: Array, last: np.ndarray, missed: MissedSteps, step: int
 ) -> np.ndarray:
     """Sum the missed steps of rows, in place; return which ones are left, being too far off."""
-    xp, dtype, width = get_xp(weights=weights, m=m), np.dtype(m.dtype), m.shape[1]
-
-    def spread(column: np.ndarray) -> Array:
-        # (n,) to (n, k): NumPy is slow to broadcast along a short axis.
-        return xp.repeat(xp.asarray(column), width).reshape(-1, width)
-
-    coefficients = missed.of(last, step)
-    root, y = xp.sqrt(v), spread(coefficients[:, 0])
-    root += y
-    y /= root
-    left = _too_far_off(y, m, coefficients[:, -1], missed.n_terms)
-    total = spread(coefficients[:, missed.n_terms])
-    for i in range(missed.n_terms - 1, 0, -1):
-        total *= y
-        xp.subtract(spread(coefficients[:, i]), total, out=total)
-    total *= m
-    total /= root
-    weights -= total
-    gap = (step - last).astype(np.float64)
-    for moment, beta in ((m, missed.beta1), (v, missed.beta2)):
-        decay = np.exp(gap * math.log(_rounded(beta, dtype)))
-        moment *= spread(decay.astype(dtype))
+    xp, dtype = get_xp(weights=weights, m=m), np.dtype(m.dtype)
+    coefficients, gap = missed.of(last, step), (step - last).astype(np.float64)
+    decays = (
+        np.exp(gap * math.log(_rounded(beta, dtype))).astype(dtype)
+        for beta in (missed.beta1, missed.beta2)
+    )
+    moved = map(xp.asarray, (coefficients, *decays))
+    largest = kernels.sum_missed(weights, m, v, *moved)
     if step % FLUSH_EVERY == 0:
         flush(m, v)
-    return left
+    return _too_far_off(largest, coefficients[:, -1], missed.n_terms)
 
 
-def _too_far_off(y: Array, m: Array, bound: np.ndarray, n_terms: int) -> np.ndarray:
-    """Return the rows in which the bound of some entry, bound y^n_terms, is beyond rounding.
-
-    ``y`` is about eps / sqrt(v), and 1 in an entry that never had a gradient, which does not move.
-    """
+def _too_far_off(largest: Array, bound: np.ndarray, n_terms: int) -> np.ndarray:
+    """Return the rows whose bound, that of their largest y, bound y^n_terms, is beyond rounding."""
     limit = 0.25 * float(np.finfo(bound.dtype).eps)
-    highest = float(bound.max())
-    if highest <= limit:  # as after the first thousand steps: no device is asked for y
+    if float(bound.max()) <= limit:  # as after the first thousand steps: no device is asked for y
         return np.arange(0)
-    suspect = to_numpy((y > (limit / highest) ** (1.0 / n_terms)) & (m != 0.0))
-    rows = np.unique(np.flatnonzero(suspect) // suspect.shape[1])
-    largest = to_numpy(y)[rows].max(axis=1, initial=0.0).astype(np.float64)
-    return rows[~(bound[rows] * largest**n_terms <= limit)]
+    power = to_numpy(largest).astype(np.float64) ** n_terms
+    return np.flatnonzero(~(bound * power <= limit))
 
 
 def _replay(

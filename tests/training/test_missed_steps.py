@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from midpg_np import kernels
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training import row_adam
 from midpg_np.training.adam_core import corrections
@@ -66,12 +67,17 @@ def test_after_a_thousand_steps_the_first_table_does_for_every_row():
         assert bound.max() <= 32 * np.finfo(dtype).eps
 
 
-def test_rows_too_far_off_are_those_whose_moving_entries_are_of_the_size_of_eps():
-    y = np.array([[1.0, 1e-3], [1e-3, 1e-3], [1.0, 1e-3], [0.5, 0.5]])
+@pytest.mark.parametrize("wanted", ["numpy", "compiled"])
+def test_rows_too_far_off_are_those_whose_moving_entries_are_of_the_size_of_eps(wanted):
+    c, r = 1.0, np.array([[0.0, 999.0], [999.0, 999.0], [0.0, 999.0], [1.0, 1.0]])
     m = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+    coefficients, decay = np.tile([c, 1.0, 1.0, 0.0], (4, 1)), np.ones(4)
+    with kernels.compiled_loops(wanted):
+        largest = kernels.sum_missed(np.zeros_like(m), m, r**2, coefficients, decay, decay)
+    np.testing.assert_allclose(largest, [1.0, 1e-3, 1e-3, 0.5])
     bound = np.array([1e-6, 1e-6, 1e-6, 1e-16])
-    assert row_adam._too_far_off(y, m, bound, 4).tolist() == [0]
-    assert row_adam._too_far_off(y, m, bound * 1e-12, 4).tolist() == []
+    assert row_adam._too_far_off(largest, bound, 4).tolist() == [0]
+    assert row_adam._too_far_off(largest, bound * 1e-12, 4).tolist() == []
 
 
 @pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.9), (0.98, 0.99), (0.9995, 0.9999)])
