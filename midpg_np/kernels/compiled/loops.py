@@ -9,19 +9,18 @@ what lies between stays in registers.  Three habits let the compiler use vector 
   meaning of that would have to be checked for every element.
 - What a block produces is collected in arrays made inside the function, which cannot overlap with
   its arguments.
-
-Numba keeps machine code by the contents of the file in which a loop stands.  Who changes one of the
-functions below removes ``__pycache__/*.nb*`` here, or the loops that call it stay as they were.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from midpg_np.kernels.compiled.kept_code import forget_other_code
 from midpg_np.kernels.compiled.lean_numba import import_numba
 
 import_numba()
@@ -37,12 +36,17 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 def fast_loops(function: Callable[..., Any]) -> Any:
     """Compile a function whose result is right to rounding."""
-    return njit(nogil=True, fastmath=FAST, error_model="numpy", cache=True)(function)
+    return _kept(njit(nogil=True, fastmath=FAST, error_model="numpy", cache=True)(function))
 
 
 def exact_loops(function: Callable[..., Any]) -> Any:
     """Compile a function that does the operations as written, each of them rounded once."""
-    return njit(nogil=True, error_model="numpy", cache=True)(function)
+    return _kept(njit(nogil=True, error_model="numpy", cache=True)(function))
+
+
+def _kept(loops: Any) -> Any:
+    forget_other_code(Path(loops.stats.cache_path))
+    return loops
 
 
 def read_row(x: Any, i: Any, j: Any, step: Any, places: Any) -> Any:
