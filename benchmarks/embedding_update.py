@@ -29,7 +29,6 @@ from midpg_np.kernels import compiled_loops
 from midpg_np.layers.embedding import Embedding
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models import make_model
-from midpg_np.training.flat_params import flat_views
 from midpg_np.training.optim import Adam, AdamState
 from midpg_np.training.step import rows_read, training_step
 from midpg_np.training.tiles import Tiles
@@ -78,6 +77,7 @@ def ours(n_rows: int, table_mode: str) -> tuple[Steps, Callable[[], None]]:
     layer, adam = Embedding((n_rows,), WIDTH), Adam(table_mode=table_mode)
     params: Tree = {"e": {"table": np.zeros((n_rows, WIDTH), np.float32)}}
     params["e"]["table"] += np.float32(0.01)
+    params = adam.laid_out(params)  # as fit does
     state = adam.init(params)
     give_a_past(state, 1)
     gradient = np.random.default_rng(2).normal(size=(N_BATCH, N_FIELDS * WIDTH)) / N_BATCH
@@ -119,7 +119,7 @@ def whole_step(n_rows: int, variant: str, divisor: int) -> Steps:
     sizes |= {"n_aware": 2, "n_scenarios": 10, "hidden": (128, 64, 32)}
     model = make_model("midpg", vocab_sizes=vocab_sizes, variant=variant, **sizes)
     adam = Adam(table_mode="rows")
-    params = flat_views(tree_astype(model.init(rng), np.float32))
+    params = adam.laid_out(tree_astype(model.init(rng), np.float32))  # as fit does
     state = adam.init(params)
     give_a_past(state, 4)
     scenario = np.minimum(rng.geometric(0.3, N_BATCH) - 1, 9)

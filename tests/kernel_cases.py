@@ -76,6 +76,8 @@ def _row_cases(draw, s, rng):
     ids, partner = rng.integers(0, V, (B, F)), rng.integers(0, B, B)
     return {
         "lookup": (kernels.lookup, (draw(V, k), ids)),
+        "lookup, rows apart": (kernels.lookup, (draw(V, k + 2)[:, :k], ids)),
+        "lookup, columns apart": (kernels.lookup, (draw(V, 2 * k)[:, ::2], ids)),
         "lookup_rows_backward": (kernels.lookup_rows_backward, (draw(F * k, B), ids)),
         "sum_by_id": (kernels.sum_by_id, (ids.reshape(-1), draw(ids.size, k))),
         "take_samples": (kernels.take_samples, (draw(F, B), partner)),
@@ -233,7 +235,7 @@ EXACT = tuple(name for name in NAMES if name.startswith("adam"))
 # Compiled for a CPU only; a GPU has the array operations.
 LOOPS_ONLY = (
     *("bias_relu_batch_first", "bias_relu_batch_first_backward"),
-    *("lookup_rows_backward", "sum_by_id"),
+    *("lookup, rows apart", "lookup, columns apart", "lookup_rows_backward", "sum_by_id"),
     *(name for name in NAMES if FAMILY_OF[name] in (_mixture_cases, _group_cases, _missed_cases)),
 )
 ON_DEVICE = tuple(name for name in NAMES if name not in LOOPS_ONLY)

@@ -163,7 +163,30 @@ def test_gathering_refuses_an_id_beyond_the_table():
     assert to_numpy(gather_rows(to_fake(np.eye(2)), to_fake([1]))).tolist() == [[0.0, 1.0]]
 
 
-@pytest.mark.parametrize("make", [np.ascontiguousarray, np.asfortranarray])
+def rows_apart(table):
+    """The same table, with other numbers between its rows."""
+    return np.concatenate([table, np.full_like(table, 9)], axis=1)[:, : table.shape[1]]
+
+
+def columns_apart(table):
+    return np.repeat(table, 2, axis=1)[:, ::2]
+
+
+STORED = [np.ascontiguousarray, np.asfortranarray, rows_apart, columns_apart]
+
+
+@pytest.mark.parametrize("make", STORED)
+@pytest.mark.parametrize("ids", [np.array([4, 1, 4]), np.array([[0, -1], [2, 3]])])
+def test_rows_are_gathered_from_wherever_they_lie(make, ids):
+    table = np.arange(15, dtype=np.float32).reshape(5, 3)
+    got = gather_rows(make(table), ids)
+    np.testing.assert_array_equal(got, table[ids])
+    assert got.dtype == table.dtype
+    with pytest.raises(IndexError, match="out of bounds"):
+        gather_rows(make(table), np.array([5]))
+
+
+@pytest.mark.parametrize("make", STORED)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 def test_rows_are_put_where_they_belong(make, dtype):
     table, ids = make(np.zeros((5, 3), np.float32)), np.array([4, 1])

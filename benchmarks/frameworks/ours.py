@@ -17,7 +17,6 @@ from midpg_np.training.by_context import logits_in_batches
 from midpg_np.training.captured import CapturedStep, advance_in_place
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.evaluate import rows_per_batch
-from midpg_np.training.flat_params import flat_views
 from midpg_np.training.packed import (
     Layout,
     batch_and_draws,
@@ -73,8 +72,9 @@ class OurStep:
         self.stream = stream_of_own(device)
         with self.stream:
             buffers = getattr(model, "buffers", ())
-            self.params = flat_views(tree_to_device(tree_astype(params, dtype), device), buffers)
             self.adam = TrainConfig(device=device).adam
+            params = tree_to_device(tree_astype(params, dtype), device)
+            self.params = self.adam.laid_out(params, buffers)
             self.state = self.adam.init(self.params, buffers)
         self.blas = blas_threads(threads_of_blas(model, n_threads))  # as fit does
         self.tiles: Tiles | None = None

@@ -21,7 +21,7 @@ from midpg_np.training.adam_core import (
     displace,
     flush,
 )
-from midpg_np.training.flat_params import common_vector, is_table
+from midpg_np.training.flat_params import common_vector, flat_views, is_table
 from midpg_np.training.lr_schedule import LRSchedule
 from midpg_np.training.missed_steps import MissedSteps, missed_steps
 from midpg_np.training.row_adam import (
@@ -30,8 +30,8 @@ from midpg_np.training.row_adam import (
     update_rows,
     update_table,
 )
-from midpg_np.training.row_moments import TableMoments, table_moments, write_back
-from midpg_np.tree import Tree, tree_flatten, tree_items
+from midpg_np.training.row_moments import TableMoments, beside_moments, table_moments, write_back
+from midpg_np.tree import Tree, tree_flatten, tree_items, tree_set
 
 EPS_MODES = ("corrected", "tf1")
 TABLE_MODES = ("auto", "table", "rows", "replay")
@@ -140,6 +140,18 @@ class Adam:
             raise ValueError(f"eps_mode must be one of {EPS_MODES}; got {self.eps_mode!r}.")
         if self.table_mode not in TABLE_MODES:
             raise ValueError(f"table_mode must be one of {TABLE_MODES}; got {self.table_mode!r}.")
+
+    def laid_out(self, params: Tree, fixed: Collection[str] = ()) -> Tree:
+        """Return the same values where a step finds them soonest; ``init`` takes any, too.
+
+        Dense leaves lie in one vector (``flat_views``), and on a CPU the rows of a table that wait
+        beside their moments.
+        """
+        params = flat_views(params, fixed)
+        for path, leaf in tree_items(params):
+            if is_table(path) and path not in fixed and is_on_host(leaf) and self._waits(leaf):
+                params = tree_set(params, path, beside_moments(leaf))
+        return params
 
     def init(self, params: Tree, fixed: Collection[str] = ()) -> AdamState:
         """Return zero moments for every leaf of ``params`` whose path is not in ``fixed``.

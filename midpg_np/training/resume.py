@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,14 @@ def start_run(model: Any, config: TrainConfig, optimiser: Optimiser) -> RunState
     parameters, order, draws = (np.random.default_rng(stream) for stream in streams)
     buffers = getattr(model, "buffers", ())
     params = tree_to_device(tree_astype(model.init(parameters), config.dtype), config.device)
-    params = flat_views(params, buffers)
+    params = _laid_out(optimiser, params, buffers)
     state = optimiser.init(params, buffers)
     return RunState(params, state, order, draws, dict(order.bit_generator.state))
+
+
+def _laid_out(optimiser: Optimiser, params: Tree, buffers: Collection[str]) -> Tree:
+    """Return the parameters where the optimiser wants them, if it has a wish."""
+    return getattr(optimiser, "laid_out", flat_views)(params, buffers)
 
 
 def fingerprint(
@@ -151,7 +157,8 @@ def load_checkpoint(
     flat, best = without_prefix("params", arrays), without_prefix("best", arrays)
     check_params(model, flat, str(path))
     buffers = getattr(model, "buffers", ())
-    params = flat_views(tree_to_device(tree_unflatten(flat), config.device), buffers)
+    params = tree_to_device(tree_unflatten(flat), config.device)
+    params = _laid_out(optimiser, params, buffers)
     state = RunState(
         params=params,
         optimiser=optimiser.restore(params, without_prefix("optimiser", arrays), buffers),

@@ -55,8 +55,9 @@ from midpg_np.training.row_moments import (
     NEVER,
     RowMoments,
     TableMoments,
+    gather,
     gather_moments,
-    put_moments,
+    put,
     write_back,
 )
 
@@ -151,12 +152,13 @@ def update_rows(
     size = max(host_ids.size, 1) if ready else rows_per_block(get_xp(p=p), p.shape[1])
     for start in range(0, host_ids.size, size):
         some = slice(start, min(start + size, host_ids.size))
-        rows = ready or gather_moments(moments, host_ids[some])
+        if ready:
+            weights, rows = gather_rows(p, ids[some]), ready
+        else:
+            weights, rows = gather(p, moments, host_ids[some])
         rows.last[:] = step
-        weights = gather_rows(p, ids[some])
         _take_step(weights, rows.m, rows.v, g[some], sizes, step)
-        put_rows(p, ids[some], weights)
-        put_moments(moments, rows)
+        put(p, moments, weights, rows)
 
 
 def _check_up_to_date(ids: np.ndarray, last: np.ndarray, step: int) -> None:
@@ -214,8 +216,8 @@ def _gather_up(
     step: int,
 ) -> None:
     xp = get_xp(p=p, m=moments.m)
-    where, rows = xp.asarray(ids), gather_moments(moments, ids)
-    weights, since = gather_rows(p, where), np.where(rows.last == NEVER, step, rows.last)
+    weights, rows = gather(p, moments, ids)
+    where, since = xp.asarray(ids), np.where(rows.last == NEVER, step, rows.last)
     left = _sum(weights, rows.m, rows.v, since, missed[0], step)
     rows.last[rows.last != NEVER] = step
     if left.size == 0:
@@ -269,14 +271,13 @@ def _sum_in_place(
 ) -> np.ndarray:
     """Sum the missed steps of distinct rows of the tables; return which ones are left."""
     xp = get_xp(p=p, m=moments.m)
-    weights, rows = gather_rows(p, xp.asarray(ids)), gather_moments(moments, ids)
+    weights, rows = gather(p, moments, ids)
     left = _sum(weights, rows.m, rows.v, last, missed, step)
     rows.last[:] = step
     if left.size:
         kept = np.delete(np.arange(ids.size), left)
         weights, rows = weights[xp.asarray(kept)], rows.some(kept)
-    put_rows(p, xp.asarray(rows.ids), weights)
-    put_moments(moments, rows)
+    put(p, moments, weights, rows)
     return left
 
 
@@ -323,9 +324,9 @@ def _replay(
     order = np.argsort(last, kind="stable")
     ids, start = ids[order], last[order]
     gap = step - start
-    rows = gather_moments(moments, ids)
+    weights, rows = gather(p, moments, ids)
     # Transposed, (k, n): the step sizes differ by row, and broadcast along the fast axis.
-    P = xp.ascontiguousarray(gather_rows(p, xp.asarray(ids)).T)
+    P = xp.ascontiguousarray(weights.T)
     m, v = xp.ascontiguousarray(rows.m.T), xp.ascontiguousarray(rows.v.T)
     u = xp.zeros_like(P)
     done = 0
@@ -352,8 +353,8 @@ def _replay(
             for moment, beta in ((m, sizes.beta1), (v, sizes.beta2))
         )
         ready = ids[is_over]
-        put_rows(p, xp.asarray(ready), P[:, over].T)
-        put_moments(moments, RowMoments(ready, np.full(ready.size, step), *decayed))
+        rows = RowMoments(ready, np.full(ready.size, step), *decayed)
+        put(p, moments, P[:, over].T, rows)
         P, m, v, u = P[:, keep], m[:, keep], v[:, keep], u[:, keep]
         ids, start, gap = ids[~is_over], start[~is_over], gap[~is_over]
 

@@ -3,12 +3,14 @@
 A batch reads rows of a large table at random, and every place it looks at costs a miss of the cache
 and of the address translation: together as long as the arithmetic.  So on a CPU what belongs to a
 row lies side by side, as one record, and the rows of a batch are read once and written once per
-step.  On a GPU, where many reads are on their way together, these are separate arrays.
+step.  The weights can lie there too (``beside_moments``); the table is then a view.  On a GPU,
+where many reads are on their way together, these are separate arrays.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,18 +65,58 @@ class TableMoments:
     gathered: RowMoments | None = None
 
 
+def beside_moments(table: np.ndarray) -> np.ndarray:
+    """Return a table (V, k) of the same values, whose rows lie where their moments will lie."""
+    records = np.zeros(len(table), _record(table, _WITH_WEIGHTS))
+    moved = _typed(records, table)["weights"]
+    moved[...] = table
+    return moved
+
+
 def table_moments(table: Array, waits: bool) -> TableMoments:
     """Return zero moments for ``table`` (V, k), whose rows wait for their update or do not."""
-    xp, (n_rows, width) = get_xp(table=table), table.shape
+    xp, n_rows = get_xp(table=table), table.shape[0]
     if waits and is_on_host(table):
-        number, item = (table.dtype, (width,)), (np.void, width * table.dtype.itemsize)
-        typed = np.dtype([("m", *number), ("v", *number), ("last", np.int64)])
-        # A moment as one opaque item is copied three times as fast as number by number.
-        records = np.zeros(n_rows, dtype=[("m", item), ("v", item), ("last", np.int64)])
-        fields = records.view(typed)
+        records = _unused_beside(table)
+        if records is None:
+            records = np.zeros(n_rows, _record(table, _MOMENTS))
+        fields = _typed(records, table)
         return TableMoments(fields["m"], fields["v"], fields["last"], records)
     last = np.full(n_rows, NEVER) if waits else None
     return TableMoments(xp.zeros_like(table), xp.zeros_like(table), last)
+
+
+_MOMENTS = ("m", "v")
+_WITH_WEIGHTS = ("weights", *_MOMENTS)
+
+
+def _record(table: np.ndarray, names: tuple[str, ...]) -> np.dtype:
+    # A row as one opaque item is copied three times as fast as number by number.
+    item = np.void, table.shape[1] * table.itemsize
+    return np.dtype([*((name, *item) for name in names), ("last", np.int64)])
+
+
+def _typed(records: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Return the records with numbers in the place of items."""
+    assert records.dtype.names is not None
+    *names, last = records.dtype.names
+    number = table.dtype, (table.shape[1],)
+    return records.view(np.dtype([*((name, *number) for name in names), (last, np.int64)]))
+
+
+def _unused_beside(table: np.ndarray) -> np.ndarray | None:
+    """Return the records of ``beside_moments``, unless there are none or they have moments."""
+    records: Any = table.base
+    if not isinstance(records, np.ndarray) or records.dtype.names != (*_WITH_WEIGHTS, "last"):
+        return None
+    is_whole = len(records) == len(table)
+    return records if is_whole and not (records["last"] != NEVER).any() else None
+
+
+def _records_with(p: Array, moments: TableMoments) -> np.ndarray | None:
+    """Return the records that hold the weights p, too, or None."""
+    records = moments.records
+    return records if records is not None and is_on_host(p) and p.base is records else None
 
 
 def write_back(moments: TableMoments) -> None:
@@ -82,6 +124,21 @@ def write_back(moments: TableMoments) -> None:
     gathered, moments.gathered = moments.gathered, None
     if gathered is not None:
         put_moments(moments, gathered)
+
+
+def gather(p: Array, moments: TableMoments, ids: np.ndarray) -> tuple[Array, RowMoments]:
+    """Return rows of the table p (V, k) and their moments, as arrays of their own.
+
+    Shapes
+    ------
+    ids : (n,)
+        On the host.
+    """
+    records = _records_with(p, moments)
+    if records is not None:
+        rows = records.take(ids)
+        return _numbers(rows, "weights", p), _moments(ids, rows, p)
+    return gather_rows(p, get_xp(p=p).asarray(ids)), gather_moments(moments, ids)
 
 
 def gather_moments(moments: TableMoments, ids: np.ndarray) -> RowMoments:
@@ -97,21 +154,43 @@ def gather_moments(moments: TableMoments, ids: np.ndarray) -> RowMoments:
         where = get_xp(m=moments.m).asarray(ids)
         m, v = gather_rows(moments.m, where), gather_rows(moments.v, where)
         return RowMoments(ids, moments.last[ids], m, v)
-    rows = moments.records.take(ids)
-    shape, dtype = (ids.size, moments.m.shape[1]), moments.m.dtype
-    m, v = (np.ascontiguousarray(rows[name]).view(dtype).reshape(shape) for name in ("m", "v"))
+    return _moments(ids, moments.records.take(ids), moments.m)
+
+
+def _moments(ids: np.ndarray, rows: np.ndarray, like: np.ndarray) -> RowMoments:
+    m, v = (_numbers(rows, name, like) for name in _MOMENTS)
     return RowMoments(ids, np.ascontiguousarray(rows["last"]), m, v)
 
 
+def _numbers(rows: np.ndarray, name: str, like: np.ndarray) -> np.ndarray:
+    items = np.ascontiguousarray(rows[name])
+    return items.view(like.dtype).reshape(len(rows), like.shape[1])
+
+
+def put(p: Array, moments: TableMoments, weights: Array, rows: RowMoments) -> None:
+    """Write distinct rows to the table p (V, k), and their moments."""
+    records = _records_with(p, moments)
+    if records is None:
+        put_rows(p, get_xp(p=p).asarray(rows.ids), weights)
+        put_moments(moments, rows)
+    else:
+        new = np.empty(rows.ids.size, records.dtype)
+        new["weights"] = as_items(weights)
+        _put_records(records, new, rows)
+
+
 def put_moments(moments: TableMoments, rows: RowMoments) -> None:
-    """Write the moments of distinct rows to the table."""
+    """Write the moments of distinct rows."""
     assert moments.last is not None
-    if moments.records is None:
+    if moments.records is None or "weights" in (moments.records.dtype.names or ()):
         where = get_xp(m=moments.m).asarray(rows.ids)
         put_rows(moments.m, where, rows.m)
         put_rows(moments.v, where, rows.v)
         moments.last[rows.ids] = rows.last
     else:
-        records = np.empty(rows.ids.size, dtype=moments.records.dtype)
-        records["m"], records["v"], records["last"] = as_items(rows.m), as_items(rows.v), rows.last
-        moments.records.put(rows.ids, records)
+        _put_records(moments.records, np.empty(rows.ids.size, moments.records.dtype), rows)
+
+
+def _put_records(records: np.ndarray, new: np.ndarray, rows: RowMoments) -> None:
+    new["m"], new["v"], new["last"] = as_items(rows.m), as_items(rows.v), rows.last
+    records.put(rows.ids, new)

@@ -1,12 +1,15 @@
-"""Rows of moments: read and written as if they were rows of three arrays."""
+"""Rows of moments, and of weights beside them: as if they were rows of arrays of their own."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midpg_np import kernels
+from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.optim import Adam
 from midpg_np.training.row_moments import RowMoments, gather_moments, put_moments, table_moments
+from midpg_np.tree import tree_copy
 
 
 @given(
@@ -53,6 +56,70 @@ def test_what_belongs_to_a_row_lies_side_by_side(table_mode):
     moments = state.tables["table"]
     assert moments.records.itemsize == moments.m.strides[0] == moments.v.strides[0] == 3 * 8 + 8
     assert moments.last.strides == (32,)
+
+
+@pytest.mark.parametrize("table_mode", ["rows", "replay"])
+def test_weights_lie_beside_the_moments_if_they_are_laid_out(table_mode):
+    adam, table = Adam(table_mode=table_mode), np.arange(12.0, dtype=np.float32).reshape(4, 3)
+    params = adam.laid_out({"table": table, "moving": {"table": table}}, fixed=("moving.table",))
+    np.testing.assert_array_equal(params["table"], table)
+    assert params["table"].strides == (3 * 12 + 8, 4) and params["table"].dtype == np.float32
+    assert params["moving"]["table"] is table
+    moments = adam.init(params, fixed=("moving.table",)).tables["table"]
+    assert moments.records is params["table"].base and moments.m.base is moments.records
+    assert Adam(table_mode="table").laid_out({"table": table})["table"] is table
+
+
+def steps(adam, params, kernels_, n_steps=90):
+    """Take steps on some rows each, read others now and then; return weights and whole state."""
+    rng, state = np.random.default_rng(1), adam.init(params)
+    n_rows, width = params["table"].shape
+    with kernels.compiled_loops(kernels_):
+        for step in range(n_steps):
+            ids = np.unique(rng.integers(0, n_rows, 4))
+            gradient = rng.normal(size=(ids.size, width)) * 10.0 ** rng.integers(-9, 1)
+            gradient = RowGradient(ids, gradient.astype(params["table"].dtype), n_rows)
+            adam.prepare(params, state, {"table": np.append(ids, rng.integers(0, n_rows, 2))})
+            adam.update(params, {"table": gradient}, state)
+            if step % 40 == 0:
+                adam.settle(params, state)
+            if step == 50:
+                state = adam.restore(params, adam.state_arrays(state))
+    return {"weights": params["table"]} | adam.state_arrays(state)
+
+
+@pytest.mark.parametrize("kernels_", ["numpy", "compiled"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("table_mode", ["rows", "replay"])
+def test_steps_have_the_same_bits_wherever_the_weights_lie(table_mode, dtype, kernels_):
+    adam = Adam(lr=1e-2, table_mode=table_mode)
+    start = {"table": np.random.default_rng(2).normal(size=(23, 3)).astype(dtype)}
+    apart, beside = tree_copy(start), adam.laid_out(start)
+    got, want = steps(adam, beside, kernels_), steps(adam, apart, kernels_)
+    for name, array in want.items():
+        assert got[name].tobytes() == array.tobytes(), name
+    assert not np.array_equal(start["table"], want["weights"])
+
+
+def test_memory_that_another_state_uses_is_left_to_it():
+    adam = Adam(table_mode="rows")
+    params = adam.laid_out({"table": np.ones((4, 2))})
+    state, gradient = adam.init(params), RowGradient(np.array([1]), np.ones((1, 2)), 4)
+    adam.update(params, {"table": gradient}, state)
+    saved = {name: array.copy() for name, array in adam.state_arrays(state).items()}
+    other = adam.init(params)
+    assert other.tables["table"].records is not state.tables["table"].records
+    for name, array in adam.state_arrays(state).items():
+        np.testing.assert_array_equal(array, saved[name])
+
+
+def test_a_copy_of_the_parameters_is_stepped_in_its_own_memory():
+    adam = Adam(table_mode="rows")
+    params = adam.laid_out({"table": np.ones((4, 2))})
+    state, copy = adam.init(params), tree_copy(params)
+    gradient = RowGradient(np.array([1, 3]), np.ones((2, 2)), 4)
+    adam.update(copy, {"table": gradient}, state)
+    assert (copy["table"][[1, 3]] < 1.0).all() and (params["table"] == 1.0).all()
 
 
 def test_a_table_that_does_not_wait_has_moments_in_one_piece():

@@ -17,8 +17,19 @@ def lookup(table: Array, ids: Array) -> Array:
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):  # loops do not look
         raise IndexError(f"ids must lie in [0, {len(table)}); got {ids.min()} to {ids.max()}.")
     E = empty(np, (n_fields * table.shape[1], n_samples), table.dtype)
-    _lookup(np.ascontiguousarray(table), np.ascontiguousarray(ids), E)
+    _lookup(_wide_rows(table), table.shape[1], np.ascontiguousarray(ids), E)
     return E
+
+
+def _wide_rows(table: Array) -> Array:
+    """Return the table, or as rows what lies from the beginning of one of its rows to the next.
+
+    So a table whose rows lie apart (``training.row_moments``) is read where it is.
+    """
+    apart, number = table.strides
+    if table.flags.c_contiguous or number != table.itemsize or apart % number or apart <= 0:
+        return np.ascontiguousarray(table)
+    return np.lib.stride_tricks.as_strided(table, (len(table), apart // number), writeable=False)
 
 
 def lookup_rows_backward(dE: Array, ids: Array) -> tuple[Array, Array]:
@@ -55,8 +66,7 @@ def give_samples(dy: Array, partner: Array) -> Array:
 
 
 @exact_loops
-def _lookup(table, ids, E):
-    k = table.shape[1]
+def _lookup(table, k, ids, E):
     for start in range(0, ids.shape[0], SIDE):
         stop = min(start + SIDE, ids.shape[0])
         for f in range(ids.shape[1]):
