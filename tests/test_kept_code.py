@@ -50,7 +50,9 @@ def change_the_sigmoid(copy):
     loops.write_text(text.replace(before, after))
 
 
-@pytest.mark.parametrize("place", ["beside the sources", "NUMBA_CACHE_DIR"])
+@pytest.mark.parametrize(
+    "place", ["beside the sources", pytest.param("NUMBA_CACHE_DIR", marks=pytest.mark.slow)]
+)
 def test_a_changed_helper_reaches_loops_of_other_files(copy, tmp_path, place):
     elsewhere = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")} if place == "NUMBA_CACHE_DIR" else {}
     assert value_and_hits(copy, **elsewhere) == (0.5, 0)
