@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from midpg_np.backend import Array, as_items, gather_rows, get_xp, is_on_host, put_rows
+from midpg_np.backend import (
+    Array,
+    address,
+    as_items,
+    gather_rows,
+    get_xp,
+    is_on_host,
+    put_rows,
+)
 
 NEVER = 0  # the first step is step 1; memory of zeros costs nothing until it is written
 
@@ -77,8 +85,8 @@ def table_moments(table: Array, waits: bool) -> TableMoments:
     """Return zero moments for ``table`` (V, k), whose rows wait for their update or do not."""
     xp, n_rows = get_xp(table=table), table.shape[0]
     if waits and is_on_host(table):
-        records = _unused_beside(table)
-        if records is None:
+        records = _records_under(table)
+        if records is None or (records["last"] != NEVER).any():  # or of another state
             records = np.zeros(n_rows, _record(table, _MOMENTS))
         fields = _typed(records, table)
         return TableMoments(fields["m"], fields["v"], fields["last"], records)
@@ -104,19 +112,21 @@ def _typed(records: np.ndarray, table: np.ndarray) -> np.ndarray:
     return records.view(np.dtype([*((name, *number) for name in names), (last, np.int64)]))
 
 
-def _unused_beside(table: np.ndarray) -> np.ndarray | None:
-    """Return the records of ``beside_moments``, unless there are none or they have moments."""
+def _records_under(table: np.ndarray) -> np.ndarray | None:
+    """Return the records whose weights are this table, as ``beside_moments`` has made it."""
     records: Any = table.base
     if not isinstance(records, np.ndarray) or records.dtype.names != (*_WITH_WEIGHTS, "last"):
         return None
-    is_whole = len(records) == len(table)
-    return records if is_whole and not (records["last"] != NEVER).any() else None
+    is_whole = len(records) == len(table) and address(records) == address(table)
+    return records if is_whole else None  # not a view of some rows, or of the moments
 
 
 def _records_with(p: Array, moments: TableMoments) -> np.ndarray | None:
-    """Return the records that hold the weights p, too, or None."""
-    records = moments.records
-    return records if records is not None and is_on_host(p) and p.base is records else None
+    """Return the records of the moments if they hold the weights p, too."""
+    if moments.records is None or not is_on_host(p):
+        return None
+    records = _records_under(p)
+    return records if records is moments.records else None
 
 
 def write_back(moments: TableMoments) -> None:

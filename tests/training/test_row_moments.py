@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from midpg_np import kernels
 from midpg_np.layers.row_gradient import RowGradient
 from midpg_np.training.optim import Adam
-from midpg_np.training.row_moments import RowMoments, gather_moments, put_moments, table_moments
+from midpg_np.training.row_moments import (
+    RowMoments,
+    gather,
+    gather_moments,
+    put_moments,
+    table_moments,
+)
 from midpg_np.tree import tree_copy
 
 
@@ -111,6 +117,17 @@ def test_memory_that_another_state_uses_is_left_to_it():
     assert other.tables["table"].records is not state.tables["table"].records
     for name, array in adam.state_arrays(state).items():
         np.testing.assert_array_equal(array, saved[name])
+
+
+@pytest.mark.parametrize("part", ["rows", "moments"])
+def test_another_view_of_the_memory_is_no_table_beside_its_moments(part):
+    adam = Adam(table_mode="rows")
+    params = adam.laid_out({"table": np.ones((4, 2))})
+    moments = adam.init(params).tables["table"]
+    view = params["table"][1:] if part == "rows" else moments.m
+    assert table_moments(view, waits=True).records is not moments.records
+    weights, _ = gather(view, moments, np.array([2]))
+    np.testing.assert_array_equal(weights, view[[2]])
 
 
 def test_a_copy_of_the_parameters_is_stepped_in_its_own_memory():
