@@ -43,7 +43,11 @@ _ALL_STEPS = 2**62
 
 
 class Optimiser(Protocol):
-    """What the training loop asks of an optimiser; write your own with these six methods."""
+    """What the training loop asks of an optimiser; write your own with these six methods.
+
+    It may also have ``laid_out(params, fixed)``, which returns the same values where its steps find
+    them soonest; without it dense leaves lie in one vector (``flat_views``).
+    """
 
     def init(self, params: Tree, fixed: Collection[str] = ()) -> Any:
         """Return the state before the first step; leaves whose path is in ``fixed`` stay put."""
