@@ -17,7 +17,7 @@ from midpg_np.backend import Array, get_xp, is_batch_last, matmul
 
 def batch_last(x: Array) -> Array:
     """Return a batch (B, d) stored with its rows side by side: a copy unless it is already."""
-    return x if is_batch_last(x) else get_xp(x).asfortranarray(x)
+    return x if is_batch_last(x) else x.copy(order="F")
 
 
 def product(x: Array, W: Array, like: Array | None = None, out: Array | None = None) -> Array:

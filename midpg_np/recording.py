@@ -53,6 +53,12 @@ class Recorded(np.ndarray):
         """Compute into memory of the recording; views are not worth a call."""
         if function is np.copyto:
             return _call(function, *args)
+        if function is np.result_type:  # of dtypes, which are the same next time
+            return function(*_plain(args))
+        if options.get("out") is not None:
+            others = {name: x for name, x in options.items() if name != "out"}
+            _call(partial(_into, function, _plain_values(others)), options["out"], args)
+            return options["out"]
         return _result(function, args, options, has_out=function in _WITH_OUT)
 
     def __getitem__(self, index: Any) -> Any:

@@ -106,6 +106,15 @@ def einsum_into(xp: Namespace, subscripts: str, *operands: Array, out: Array) ->
         out[...] = xp.einsum(subscripts, *operands)
 
 
+def sum_products(x: Array, y: Array, axis: int) -> Array:
+    """Sum of x y along an axis, both (D, I, O); on the host in one pass, without their product."""
+    xp = get_xp(x=x, y=y)
+    if xp is not np:  # CuPy's einsum may call what a CUDA graph cannot hold
+        return (x * y).sum(axis=axis)
+    letters = "dio"
+    return xp.einsum(f"{letters},{letters}->{letters.replace(letters[axis], '')}", x, y)
+
+
 def groups_at_once(xp: Namespace, n_groups: int, bytes_per_group: int) -> int:
     """Return how many groups to do at a time so that their intermediates stay in the cache.
 

@@ -137,7 +137,15 @@ def _spoiled(memory):
 _SHARED = (
     *("exp", "log1p", "tanh", "where", "concatenate", "repeat", "tile", "unique"),
     *("isfinite", "sqrt", "minimum", "maximum", "arange", "stack", "abs", "sign", "zeros_like"),
-    *("ones_like", "broadcast_to", "asfortranarray", "ascontiguousarray", "argsort", "cumsum"),
+    *(
+        "ones_like",
+        "broadcast_to",
+        "asfortranarray",
+        "ascontiguousarray",
+        "argsort",
+        "searchsorted",
+        "cumsum",
+    ),
     *("multiply", "divide", "negative", "subtract", "matmul", "result_type"),
 )
 

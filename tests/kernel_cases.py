@@ -117,9 +117,10 @@ def _mixture_cases(draw, s, rng):
 
 
 def _group_cases(draw, s):
-    """Narrow products and wide ones; groups of one row and of many."""
-    bounds = tuple(sorted({0, s.n_samples // 3, s.n_samples - 1, s.n_samples}))
-    cases = {}
+    """Narrow products and wide ones; groups of no row, of one and of many."""
+    n = s.n_samples
+    bounds = np.array(sorted([0, 0, n // 3, n // 3, n - 1, n, n]))
+    cases = {"sum_by_group": (kernels.sum_by_group, (draw(n, s.d_m), bounds))}
     for kind, width in {"narrow": s.d_c, "wide": s.d_c + 4}.items():
         dA, H = draw(s.n_samples, width), draw(s.n_samples, s.d_m)
         W = draw(len(bounds) - 1, s.d_m, width)
@@ -236,7 +237,8 @@ EXACT = tuple(name for name in NAMES if name.startswith("adam"))
 LOOPS_ONLY = (
     *("bias_relu_batch_first", "bias_relu_batch_first_backward"),
     *("lookup, rows apart", "lookup, columns apart", "lookup_rows_backward", "sum_by_id"),
-    *(name for name in NAMES if FAMILY_OF[name] in (_mixture_cases, _group_cases, _missed_cases)),
+    *(name for name in NAMES if FAMILY_OF[name] is _missed_cases),
+    *(name for name in NAMES if name.startswith(("take_candidates", "give_candidates"))),
 )
 ON_DEVICE = tuple(name for name in NAMES if name not in LOOPS_ONLY)
 # Kernels of a GPU whose additions come in any order.

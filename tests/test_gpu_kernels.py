@@ -21,6 +21,7 @@ from midpg_np.checks import perturbed_params
 from midpg_np.data.batches import Dataset, iterate_batches
 from midpg_np.kernels import dispatch, launch
 from midpg_np.losses import CROSS_ENTROPIES
+from midpg_np.models import MODELS
 from midpg_np.training.config import TrainConfig
 from midpg_np.training.flat_params import flat_views
 from midpg_np.training.loop import fit
@@ -168,7 +169,7 @@ def test_products_are_those_of_numpy(shapes, dtype):
 
 
 @pytest.mark.filterwarnings("ignore:cupyx.allow_synchronize")
-@pytest.mark.parametrize("name", ["midpg", "dpg", "dnn", "apg", "adasparse", "pepnet"])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_step_waits_for_nothing(name):
     """Forward, backward and optimiser only give work to the device; CuPy raises where one waits."""
     cupyx = pytest.importorskip("cupyx")

@@ -13,7 +13,7 @@ from midpg_np.backend import to_numpy
 from midpg_np.batch import Batch
 from midpg_np.checks import dense_gradients, perturbed_params
 from midpg_np.training.captured import advance_in_place
-from midpg_np.training.step import training_step
+from midpg_np.training.step import rows_read, training_step
 from midpg_np.tree import tree_flatten, tree_map
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="g++ is not installed")
@@ -62,6 +62,7 @@ def test_fixed_work_is_what_a_graph_can_hold(name, monkeypatch):
     inputs = params, Batch(*map(to_fake, batch)), to_fake(draws)
 
     def step():
+        rows_read(model, inputs[1])
         result = training_step(model, losses.CROSS_ENTROPIES["full"], *inputs)
         advance_in_place(model, params, result.cache)
         return dense_gradients(result.grads)

@@ -23,7 +23,7 @@ from midpg_np.kernels.elementwise import (
     relu_backward,
     sum_samples,
 )
-from midpg_np.kernels.grouped import product_by_group, product_by_group_backward
+from midpg_np.kernels.grouped import product_by_group, product_by_group_backward, sum_by_group
 from midpg_np.kernels.losses import cross_entropy, jensen_shannon, jensen_shannon_backward
 from midpg_np.kernels.missed import sum_missed
 from midpg_np.kernels.mixtures import give_candidates, mix, mix_backward, take_candidates
@@ -81,6 +81,7 @@ __all__ = [
     "relu",
     "relu_backward",
     "room",
+    "sum_by_group",
     "sum_by_id",
     "sum_missed",
     "sum_samples",

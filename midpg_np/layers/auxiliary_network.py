@@ -9,18 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from midpg_np.backend import Array
-from midpg_np.layers.embedding import Embedding, EmbeddingCache
-from midpg_np.layers.groups import Groups, spread
+from midpg_np.layers.embedding import Embedding
+from midpg_np.layers.groups import Groups, group_sum, of_present, spread
 from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
 from midpg_np.layers.partitioned_norm import PartitionedNorm, PartitionedNormCache
+from midpg_np.layers.scenario_mlp import rows_of
 from midpg_np.ops import concat, concat_backward
 from midpg_np.tree import Tree
 
 
 class AuxiliaryNetworkCache(NamedTuple):
-    """Caches of the lookup, of the normalisation (None without one) and of the MLP."""
+    """Groups of the rows, caches of the normalisation (None without one) and of the MLP."""
 
-    domain: EmbeddingCache
+    groups: Groups
     norm: PartitionedNormCache | None
     mlp: MLPCache
 
@@ -93,20 +94,20 @@ class AuxiliaryNetwork:
         X : (B, d_0)
         z : (B, 1)
         """
-        ids = spread(groups.ids[:, None], groups)
-        e_dom, c_domain = self.domain.forward(params["domain"], ids)
+        e_dom = spread(of_present(params["domain"]["table"], groups), groups)
         c_norm = None
         if self.norm is not None:
             X, c_norm = self.norm.forward(params["norm"], X, groups, is_training=is_training)
         U, _ = concat([e_dom, X])
         z, c_mlp = self.mlp.forward(params["mlp"], U)
-        return z, AuxiliaryNetworkCache(c_domain, c_norm, c_mlp)
+        return z, AuxiliaryNetworkCache(groups, c_norm, c_mlp)
 
     def backward(self, dz: Array, cache: AuxiliaryNetworkCache) -> tuple[Array, Tree]:
         """Return ``dX`` and the gradients (derivations 6.3h)."""
         dU, g_mlp = self.mlp.backward(dz, cache.mlp)
         de_dom, dX = concat_backward(dU, (self.dim_domain, self.dim_x))
-        grads = {"domain": self.domain.backward(de_dom, cache.domain), "mlp": g_mlp}
+        d_table = rows_of(group_sum(de_dom, cache.groups), cache.groups)
+        grads = {"domain": {"table": d_table}, "mlp": g_mlp}
         if self.norm is not None and cache.norm is not None:
             dX, grads["norm"] = self.norm.backward(dX, cache.norm)
         return dX, grads

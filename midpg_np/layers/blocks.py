@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.affine_set import AffineSetCache, affine_set, affine_set_backward
-from midpg_np.layers.groups import Groups
+from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.scenario_mlp import (
     GroupedAffineCache,
     grouped_affine,
@@ -36,7 +36,7 @@ def own_block(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, Grou
     b : (T, O)
     A : (B, O)
     """
-    return grouped_affine(H, W[groups.ids], b[groups.ids], groups)
+    return grouped_affine(H, of_present(W, groups), of_present(b, groups), groups)
 
 
 def own_block_backward(dA: Array, cache: GroupedAffineCache) -> tuple[Array, Any, Any]:
@@ -69,7 +69,7 @@ def all_blocks(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, All
     A : (B, O)
     """
     xp = get_xp(H=H, W=W, b=b)
-    t = groups.ids[xp.repeat(xp.arange(len(groups.present)), groups.counts)]
+    t = groups.scenario
     A, maps = affine_set(H, W, b)
     return A[xp.arange(len(H)), t], AllBlocksCache(maps, t, len(W))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
-from midpg_np.layers.groups import Groups, spread
+from midpg_np.layers.groups import Groups
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,17 @@ class Candidates:
 
     def own_places(self, groups: Groups) -> Array:
         """Return (B, C): where in the list the candidates of each sorted row stand."""
-        every, of_each = range(self.n_all), map(self.places, groups.present)
-        places = [(*every[own], *every[shared]) for own, shared in of_each]
-        return spread(get_xp(groups.ids).asarray(places), groups)
+        xp, place = get_xp(groups.ids), groups.scenario[:, None] * self.n_specific
+        n_first, shared = self.n_all - self.n_shared, xp.zeros_like(place)
+        own = place + xp.arange(self.n_specific)
+        return xp.concatenate([own, shared + xp.arange(n_first, self.n_all)], axis=1)
 
     def is_own(self, groups: Groups) -> Array:
         """Return (B, E): whether a sorted row shares its scenario with an expert, or all do."""
         xp = get_xp(groups.ids)
-        place, scenario = xp.arange(self.n_all), xp.repeat(groups.ids, groups.counts)
+        place = xp.arange(self.n_all)
         is_shared = place >= self.n_all - self.n_shared
-        return (place // self.n_specific == scenario[:, None]) | is_shared
+        return (place // self.n_specific == groups.scenario[:, None]) | is_shared
 
 
 def own_rows(G: Array, groups: Groups) -> Array:
@@ -119,8 +120,7 @@ def own_rows(G: Array, groups: Groups) -> Array:
     """
     if G.shape[0] == 1:
         return G[0]
-    parts = zip(groups.present, groups.slices, strict=True)
-    return get_xp(G).concatenate([G[k, rows] for k, rows in parts])
+    return G[groups.scenario, get_xp(G).arange(G.shape[1])]
 
 
 def own_rows_backward(dg: Array, groups: Groups, n_streams: int | None = None) -> Array:
@@ -130,7 +130,7 @@ def own_rows_backward(dg: Array, groups: Groups, n_streams: int | None = None) -
     """
     if n_streams == 1:
         return dg[None]
-    dG = get_xp(dg).zeros((groups.n_scenarios, *dg.shape), dtype=dg.dtype)
-    for k, rows in zip(groups.present, groups.slices, strict=True):
-        dG[k, rows] = dg[rows]
+    xp = get_xp(dg)
+    dG = xp.zeros((groups.n_scenarios, *dg.shape), dtype=dg.dtype)
+    dG[groups.scenario, xp.arange(len(dg))] = dg
     return dG

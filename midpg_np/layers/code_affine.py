@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.affine_set import AffineSetCache, affine_set, affine_set_backward
 from midpg_np.ops import Pair
@@ -37,14 +38,13 @@ def contracted(H: Array, W: Array, b: Array, u: Array) -> tuple[Array, Contracte
     A : (B, O)
     """
     T, maps = affine_set(H, W, b)
-    return get_xp(u=u, T=T).einsum("br,bro->bo", u, T), ContractedCache(maps, u, T)
+    return kernels.mix(u, T), ContractedCache(maps, u, T)
 
 
 def contracted_backward(dA: Array, cache: ContractedCache) -> tuple[Array, Array, Array, Array]:
     """Return ``dH, dW, db, du`` (derivations 10.3f)."""
     maps, u, T = cache
-    du = get_xp(dA=dA, T=T).einsum("bo,bro->br", dA, T)
-    dT = u[:, :, None] * dA[:, None, :]
+    du, dT = kernels.mix_backward(dA, u, T)
     return *affine_set_backward(dT, maps), du
 
 

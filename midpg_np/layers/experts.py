@@ -6,12 +6,13 @@ of its own and only those are asked for, the rows of each scenario with that sce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, get_xp, matmul
 from midpg_np.layers.affine_set import (
     AffineSetCache,
     activated_set,
@@ -21,7 +22,12 @@ from midpg_np.layers.affine_set import (
 )
 from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_stacked_affine
-from midpg_np.layers.scenario_mlp import rows_of
+from midpg_np.layers.scenario_mlp import (
+    GroupedAffineCache,
+    grouped_affine,
+    grouped_affine_backward,
+    rows_of,
+)
 from midpg_np.ops import ACTIVATIONS, activation_backward, add_to, check_activation
 from midpg_np.tree import Tree
 
@@ -55,7 +61,7 @@ def stacked_affine(H: Array, W: Array, b: Array) -> tuple[Array, StackedAffineCa
     if _serves_all(H):  # one product; its result, (B, E, O) in memory, is what mixtures read
         A = affine_set(*_one_input(H, W), b.reshape(-1, b.shape[-1]))[0].swapaxes(0, 1)
         return A.reshape(*b.shape[:-1], *A.shape[1:]), StackedAffineCache(H, W)
-    return add_to(H @ W, b[..., None, :]), StackedAffineCache(H, W)
+    return add_to(_products(H, W), b[..., None, :]), StackedAffineCache(H, W)
 
 
 def stacked_affine_backward(dA: Array, cache: StackedAffineCache) -> tuple[Array, Array, Array]:
@@ -65,10 +71,18 @@ def stacked_affine_backward(dA: Array, cache: StackedAffineCache) -> tuple[Array
         dY = dA.reshape(-1, *dA.shape[-2:]).swapaxes(0, 1)
         dH, dW, db = affine_set_backward(dY, _one_input(H, W))
         return dH.reshape(H.shape), dW.reshape(W.shape), db.reshape(*W.shape[:-2], -1)
-    dH = dA @ W.swapaxes(-1, -2)
+    dH = _products(dA, W.swapaxes(-1, -2))
     serves_several = tuple(axis for axis, n in enumerate(H.shape[:-2]) if n == 1)
     dH = dH.sum(axis=serves_several, keepdims=True)
-    return dH, H.swapaxes(-1, -2) @ dA, dA.sum(axis=-2)
+    return dH, _products(H.swapaxes(-1, -2), dA), dA.sum(axis=-2)
+
+
+def _products(x: Array, y: Array) -> Array:
+    """Return x @ y, the axes in front joined to one: a graph of a GPU holds no more."""
+    xp, front = get_xp(x=x, y=y), tuple(map(max, x.shape[:-2], y.shape[:-2]))
+    flat = (xp.broadcast_to(z, (*front, *z.shape[-2:])) for z in (x, y))
+    product = matmul(*(z.reshape(-1, *z.shape[-2:]) for z in flat))
+    return product.reshape(*front, *product.shape[-2:])
 
 
 def _serves_all(H: Array) -> bool:
@@ -103,29 +117,27 @@ def routed_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, 
     b : (M, E, O)
     A : (E, B, O)
     """
-    xp = get_xp(H=H, W=W, b=b)
-    A = xp.empty((W.shape[1], H.shape[1], W.shape[3]), dtype=xp.result_type(H, W, b))
-    for m, rows in enumerate(groups.slices):
-        A_d = A[:, rows]
-        xp.matmul(H[:, rows], W[m], out=A_d)
-        A_d += b[m][:, None]
-    return A, RoutedAffineCache(H, W, groups)
+    A = [grouped_affine(H[e % len(H)], W[:, e], b[:, e], groups)[0] for e in range(W.shape[1])]
+    return _stacked(A), RoutedAffineCache(H, W, groups)
 
 
 def routed_affine_backward(dA: Array, cache: RoutedAffineCache) -> tuple[Array, Array, Array]:
     """Return ``dH, dW, db`` (derivations 5.3e)."""
-    xp, (H, W, groups) = get_xp(dA=dA, H=cache.H), cache
-    dtype = xp.result_type(dA, H, W)
-    dH = xp.empty((*dA.shape[:2], W.shape[2]), dtype=dtype)
-    dW, db = xp.empty(W.shape, dtype=dtype), xp.empty((*W.shape[:2], W.shape[3]), dtype=dA.dtype)
-    for m, rows in enumerate(groups.slices):
-        dA_d = dA[:, rows]
-        xp.matmul(dA_d, W[m].swapaxes(1, 2), out=dH[:, rows])
-        xp.matmul(H[:, rows].swapaxes(1, 2), dA_d, out=dW[m])
-        dA_d.sum(axis=1, out=db[m])
-    if H.shape[0] < dH.shape[0]:  # one input has served all experts
+    H, W, groups = cache
+    maps = (GroupedAffineCache(H[e % len(H)], W[:, e], groups) for e in range(W.shape[1]))
+    adjoints = zip(*(grouped_affine_backward(dA[e], c) for e, c in enumerate(maps)), strict=True)
+    dH, dW, db = (_stacked(parts, axis) for parts, axis in zip(adjoints, (0, 1, 1), strict=True))
+    if len(H) < len(dH):  # one input has served all experts
         dH = dH.sum(axis=0, keepdims=True)
     return dH, dW, db
+
+
+def _stacked(parts: Sequence[Array], axis: int = 0) -> Array:
+    """Return the parts along a new axis; no copy of a single one."""
+    if len(parts) > 1:
+        return get_xp(*parts).stack(parts, axis)
+    shape = parts[0].shape
+    return parts[0].reshape(*shape[:axis], 1, *shape[axis:])
 
 
 class ExpertsCache(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from midpg_np import kernels
 from midpg_np.backend import Array, get_xp
 from midpg_np.layers.candidates import Candidates, own_rows, own_rows_backward
 from midpg_np.layers.expert_gates import EveryGate, OwnGate
@@ -233,7 +234,7 @@ class Extraction:
             # As one product reads them.  Left to itself, concatenate stores what its inputs do.
             _, dim_in, dim_out = stacks["W"][0].shape
             shape = dim_in, self.candidates.n_all, dim_out
-            joined = xp.empty(shape, xp.result_type(*by_input))
+            joined = kernels.empty(xp, shape, xp.result_type(*by_input))
             W = xp.concatenate(by_input, axis=1, out=joined).swapaxes(0, 1)
             layers[name] = {"W": W, "b": xp.concatenate(stacks["b"])}
         return layers

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp, to_numpy
+from midpg_np import kernels
+from midpg_np.backend import Array, gather_rows, get_xp, is_on_host, to_numpy
 
 FEW_SCENARIOS = 32
 
 
 class Groups(NamedTuple):
-    """How the rows of a batch fall into scenarios.
+    """How the rows of a batch fall into scenarios; arrays on the device of the batch.
 
     Shapes
     ------
@@ -22,35 +23,45 @@ class Groups(NamedTuple):
         Old place of each sorted row: ``x[order]`` sorts, scenario by scenario.
     place : (B,)
         New place of each row: ``x_sorted[place]`` restores the order of the batch.
-    present : tuple of M ints
-        Scenarios that have rows, ascending.
     ids : (M,)
-        The same on the device of the batch.
-    bounds : tuple of M + 1 ints
-        Sorted rows of the m-th present scenario: ``bounds[m]`` up to ``bounds[m + 1]``.
+        Scenarios that have rows, ascending; on a GPU all.
+    counts : (M,)
+        Number of rows n_d of each.
+    bounds : (M + 1,)
+        Sorted rows of the m-th of them: ``bounds[m]`` up to ``bounds[m + 1]``.
+    member : (B,)
+        The m of each sorted row.
     n_scenarios : int
         Number of scenarios D, present or not.
-    is_member : (M, B)
-        Whether a sorted row belongs to a present scenario; None if these are many.
     """
 
     order: Array
     place: Array
-    present: tuple[int, ...]
     ids: Array
-    bounds: tuple[int, ...]
+    counts: Array
+    bounds: Array
+    member: Array
     n_scenarios: int
-    is_member: Array | None
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """All but D; ``Groups(*arrays, n_scenarios)`` puts them together again."""
+        return self[:-1]
+
+    @property
+    def scenario(self) -> Array:
+        """Scenario of each sorted row (B,)."""
+        return self.ids[self.member]
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Scenarios that have rows, on the host; a GPU is waited for."""
+        return tuple(to_numpy(self.ids).tolist())
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Sorted rows of each present scenario."""
-        return _slices(self.bounds)
-
-    @property
-    def counts(self) -> list[int]:
-        """Number of rows n_d of each present scenario."""
-        return [stop - start for start, stop in pairwise(self.bounds)]
+        """Sorted rows of each present scenario, on the host; a GPU is waited for."""
+        return _slices(tuple(to_numpy(self.bounds).tolist()))
 
 
 @lru_cache(maxsize=8)
@@ -62,6 +73,9 @@ def _slices(bounds: tuple[int, ...]) -> tuple[slice, ...]:
 def group_rows(scenario: Array, n_scenarios: int) -> Groups:
     """Sort the rows of a batch by scenario; rows of one scenario keep their order.
 
+    On a GPU all D scenarios are groups, some perhaps without rows: which are present would have to
+    be read on the host, which waits for all work given so far.
+
     Shapes
     ------
     scenario : (B,)
@@ -69,10 +83,11 @@ def group_rows(scenario: Array, n_scenarios: int) -> Groups:
     Raises
     ------
     ValueError
-        If a scenario is not in [0, n_scenarios).
+        If a scenario is not in [0, n_scenarios); a GPU is not asked.
     """
-    xp = get_xp(scenario=scenario)
-    ids = to_numpy(scenario)
+    if not is_on_host(scenario):
+        return _group_on_device(scenario, n_scenarios)
+    ids = scenario
     is_unknown = (ids < 0) | (ids >= n_scenarios)
     if is_unknown.any():
         row = int(is_unknown.argmax())
@@ -85,18 +100,22 @@ def group_rows(scenario: Array, n_scenarios: int) -> Groups:
     place[order] = np.arange(ids.size)
     counts = np.bincount(ids, minlength=n_scenarios)
     present = np.flatnonzero(counts)
-    is_member = None
-    if present.size <= FEW_SCENARIOS:
-        is_member = xp.asarray(present[:, None] == ids[order])
-    return Groups(
-        xp.asarray(order),
-        xp.asarray(place),
-        tuple(present.tolist()),
-        xp.asarray(present),
-        (0, *counts[present].cumsum().tolist()),
-        n_scenarios,
-        is_member,
-    )
+    counts = counts[present]
+    bounds = np.zeros(present.size + 1, dtype=order.dtype)
+    counts.cumsum(out=bounds[1:])
+    member = np.arange(present.size).repeat(counts)
+    return Groups(order, place, present, counts, bounds, member, n_scenarios)
+
+
+def _group_on_device(scenario: Array, n_scenarios: int) -> Groups:
+    xp = get_xp(scenario=scenario)
+    order = xp.argsort(scenario)
+    member = scenario[order]
+    place = xp.empty(order.shape, dtype=order.dtype)
+    place[order] = xp.arange(order.size)
+    bounds = xp.searchsorted(member, xp.arange(n_scenarios + 1))
+    counts = bounds[1:] - bounds[:-1]
+    return Groups(order, place, xp.arange(n_scenarios), counts, bounds, member, n_scenarios)
 
 
 def of_present(leaf: Array, groups: Groups) -> Array:
@@ -104,14 +123,14 @@ def of_present(leaf: Array, groups: Groups) -> Array:
 
     A view where all are present, as in most batches: weights by scenario are large.
     """
-    return leaf if len(groups.present) == groups.n_scenarios else leaf[groups.ids]
+    return leaf if len(groups.ids) == groups.n_scenarios else leaf[groups.ids]
 
 
 def group_sum(x: Array, groups: Groups) -> Array:
     """Sum of the rows of each present scenario; the adjoint of ``spread``.
 
-    A product with zeros and ones as long as the scenarios are few, for one call is then cheaper
-    than one for each.
+    Where no kernel does it: a product with zeros and ones as long as the scenarios are few, for one
+    call is then cheaper than one for each.
 
     Backward: dx_i = dy_(s_i), every row gets the adjoint of its group.
 
@@ -121,9 +140,13 @@ def group_sum(x: Array, groups: Groups) -> Array:
         Rows sorted by scenario.
     y : (M, I)
     """
-    if groups.is_member is not None:
-        return groups.is_member.astype(x.real.dtype) @ x
-    return get_xp(x).stack([x[rows].sum(axis=0) for rows in groups.slices])
+    if kernels.fuses(x):
+        return kernels.sum_by_group(x, groups.bounds)
+    xp, n_groups = get_xp(x), len(groups.ids)
+    if n_groups <= FEW_SCENARIOS:
+        is_member = xp.arange(n_groups)[:, None] == groups.member
+        return is_member.astype(x.real.dtype) @ x
+    return xp.stack([x[rows].sum(axis=0) for rows in groups.slices])
 
 
 def group_mean(x: Array, groups: Groups) -> Array:
@@ -144,7 +167,8 @@ def group_share(groups: Groups, like: Array) -> Array:
 
 
 def _counts(groups: Groups, like: Array) -> Array:
-    return get_xp(like).asarray(groups.counts, dtype=like.real.dtype)[:, None]
+    """Return n_d as (M, 1); 1 for a scenario without rows, whose sum is zero anyway."""
+    return get_xp(like).maximum(groups.counts, 1).astype(like.real.dtype)[:, None]
 
 
 def spread(y: Array, groups: Groups) -> Array:
@@ -157,4 +181,4 @@ def spread(y: Array, groups: Groups) -> Array:
     y : (M, I)
     x : (B, I)
     """
-    return get_xp(y).repeat(y, groups.counts, axis=0)
+    return gather_rows(y, groups.member)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, get_xp, matmul
 from midpg_np.layers.initial import init_scenario_affine
 from midpg_np.ops import concat, split
 from midpg_np.tree import Tree, tree_map
@@ -151,7 +151,7 @@ class Hypernetwork:
         if not self.is_low_rank:
             return HypernetworkCache(Z, None, Z, params["Omega"])
         Omega_in = params["Omega_in"]
-        return HypernetworkCache(Z, Omega_in, Z @ Omega_in, params["Omega_out"])
+        return HypernetworkCache(Z, Omega_in, matmul(Z, Omega_in), params["Omega_out"])
 
     def coefficients_backward(
         self, du: Array, dOmega: Array, d_omega_0: Array, cache: HypernetworkCache
@@ -161,9 +161,9 @@ class Hypernetwork:
         if not self.is_low_rank:
             return du, {"Omega": dOmega, "omega_0": omega_0}
         assert cache.Omega_in is not None
-        dOmega_in = cache.Z.T @ du
+        dOmega_in = matmul(cache.Z.T, du)
         grads = {"Omega_in": dOmega_in, "Omega_out": dOmega, "omega_0": omega_0}
-        return du @ cache.Omega_in.T, grads
+        return matmul(du, cache.Omega_in.T), grads
 
     def forward(self, params: Tree, Z: Array) -> tuple[Array, HypernetworkCache]:
         """Generate the weights of one tower per code (derivations 10.1d).
@@ -177,12 +177,13 @@ class Hypernetwork:
         theta : (M, n_theta)
         """
         cache = self.coefficients(params, Z)
-        return cache.u @ cache.Omega + self.tower.pack(params["omega_0"]), cache
+        theta = matmul(cache.u, cache.Omega)
+        return theta + self.tower.pack(params["omega_0"]), cache
 
     def backward(self, d_theta: Array, cache: HypernetworkCache) -> tuple[Array, Tree]:
         """Return ``dZ`` and the gradients (derivations 10.3c)."""
-        du = d_theta @ cache.Omega.T
-        return self.coefficients_backward(du, cache.u.T @ d_theta, d_theta.sum(axis=0), cache)
+        du, dOmega = matmul(d_theta, cache.Omega.T), matmul(cache.u.T, d_theta)
+        return self.coefficients_backward(du, dOmega, d_theta.sum(axis=0), cache)
 
     def basis(self, params: Tree, Z: Array) -> tuple[Tree, Array, HypernetworkCache]:
         """Return the R + 1 towers that every theta is made of, and each code's coefficients.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, get_xp, matmul
+from midpg_np.workspace import sum_products
 
 ORTH_ON = ("cosine", "gram")
 
@@ -69,7 +70,7 @@ class Orthogonality:
             norm = get_xp(G=G).sqrt(_row_products(G, G) + self.eps)
             G_hat = G / norm
         # The copy keeps NumPy from a routine for X X^T that is slow on matrices this small.
-        O = G_hat @ G_hat.copy().swapaxes(-1, -2)  # noqa: E741
+        O = matmul(G_hat, G_hat.copy().swapaxes(-1, -2))  # noqa: E741
         O *= _is_pair(G)  # noqa: E741
         return (O * O).sum() / _n_pairs(G), OrthogonalityCache(G_hat, norm, O)
 
@@ -77,7 +78,7 @@ class Orthogonality:
         """Return ``dG`` (derivations 10.3j)."""
         G_hat, norm, O = cache  # noqa: E741
         # Twice for the square and twice for the symmetry: (k, j) and (j, k) hold the same product.
-        dG_hat = O @ G_hat
+        dG_hat = matmul(O, G_hat)
         dG_hat *= 4.0 * d_loss / _n_pairs(G_hat)
         if norm is None:
             return dG_hat
@@ -88,7 +89,7 @@ class Orthogonality:
 
 def _row_products(x: Array, y: Array) -> Array:
     """Products <x, y> along the last axis, which stays with length 1."""
-    return get_xp(x=x, y=y).einsum("...q,...q->...", x, y)[..., None]
+    return sum_products(x, y, axis=2)[..., None]
 
 
 def _is_pair(G: Array) -> Array:

@@ -114,7 +114,7 @@ class PartitionedNorm:
             of_present(params[f"scenario_{key}"], groups) for key in ("gamma", "beta")
         )
         mu, nu = (of_present(params[key], groups) for key in STATISTICS)
-        from_batch = xp.asarray([is_training and n_d >= 2 for n_d in groups.counts])
+        from_batch = (groups.counts >= 2) & is_training
         is_own = from_batch[:, None]
         if is_training:
             mu = xp.where(is_own, group_mean(X, groups), mu)
@@ -156,10 +156,10 @@ class PartitionedNorm:
 
         M_d <- rho_m M_d + (1 - rho_m) mu_d, and the same for the variance.
         """
-        ids = cache.groups.ids[cache.from_batch]
+        ids, is_own = cache.groups.ids, cache.from_batch[:, None]
         moved = {}
         for key, now in zip(STATISTICS, (cache.mu, cache.nu), strict=True):
-            moved[key] = params[key].copy()
-            old, new = params[key][ids], now[cache.from_batch]
-            moved[key][ids] = self.momentum * old + (1.0 - self.momentum) * new
+            moved[key], old = params[key].copy(), params[key][ids]
+            new = self.momentum * old + (1.0 - self.momentum) * now
+            moved[key][ids] = get_xp(old).where(is_own, new, old)
         return params | moved

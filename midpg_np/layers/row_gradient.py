@@ -24,15 +24,20 @@ class RowGradient(NamedTuple):
     is_summed : bool
         On a GPU the gradient of a lookup is left as it is read: an optimiser that steps on the
         whole table adds it up without sorting the ids.
+    is_whole : bool
+        ``ids`` are all rows, in their order.
     """
 
     ids: Array
     rows: Array
     n_rows: int
     is_summed: bool = True
+    is_whole: bool = False
 
     def dense(self) -> Array:
         """Return the gradient as a whole array, the rows themselves where they are all there."""
+        if self.is_whole:
+            return self.rows
         if self.is_summed and 0 < self.n_rows == len(self.rows) and is_on_host(self.ids):
             if self.ids[-1] == self.n_rows - 1:  # without padding
                 return self.rows

@@ -81,9 +81,9 @@ def row_affine(H: Array, W: Array, b: Array, groups: Groups) -> tuple[Array, Row
     A : (B, O)
     """
     xp = get_xp(H=H, W=W, b=b)
-    group = xp.repeat(xp.arange(len(groups.present)), groups.counts)
-    A = xp.einsum("bi,bio->bo", H, W[group]) + b[group]
-    return A, RowAffineCache(H, W[group], group, len(groups.present))
+    W_b = W[groups.member]
+    A = xp.einsum("bi,bio->bo", H, W_b) + b[groups.member]
+    return A, RowAffineCache(H, W_b, groups.member, len(groups.ids))
 
 
 def row_affine_backward(dA: Array, cache: RowAffineCache) -> tuple[Array, Array, Array]:
@@ -196,4 +196,5 @@ class ScenarioMLP:
 
 def rows_of(gradient: Array, groups: Groups) -> RowGradient:
     """Gradient of an array (D, ...) from that of the scenarios present, ``gradient`` (M, ...)."""
-    return RowGradient(groups.ids, gradient, groups.n_scenarios)
+    is_whole = len(groups.ids) == groups.n_scenarios
+    return RowGradient(groups.ids, gradient, groups.n_scenarios, is_whole=is_whole)

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array
 from midpg_np.layers.groups import Groups, of_present
 from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.scenario_mlp import AFFINE_FORMS, rows_of
 from midpg_np.ops import ACTIVATIONS, activation_backward, check_activation, times_to
 from midpg_np.tree import Tree
+from midpg_np.workspace import sum_products
 
 SPECIFIC_INITS = ("ones", "glorot")
 
@@ -51,7 +52,7 @@ def star_affine_backward(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Return ``dH, dW, db, dW_d, db_d`` (derivations 6.3a, 6.3b)."""
     dH, dW_star, db_star = AFFINE_FORMS[cache.form].backward(dA, cache.affine)
-    dW = get_xp(dW_star).einsum("mio,mio->io", dW_star, cache.W_d)
+    dW = sum_products(dW_star, cache.W_d, axis=0)
     return dH, dW, db_star.sum(axis=0), times_to(dW_star, cache.W), db_star
 
 

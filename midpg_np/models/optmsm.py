@@ -5,7 +5,7 @@ The published equations were not available; these are this project's own (deriva
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,15 +14,16 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.batch import Batch
-from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.generated_tower import GeneratedTower, TowerCache
-from midpg_np.layers.groups import group_rows
+from midpg_np.layers.groups import of_present
 from midpg_np.layers.hypernetwork import Hypernetwork, TowerShape
 from midpg_np.layers.initial import init_affine
 from midpg_np.layers.orthogonality import Orthogonality
 from midpg_np.layers.scenario_mlp import rows_of
 from midpg_np.layers.shared_embeddings import SharedCache, SharedEmbeddings
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
+from midpg_np.models.routed import Routed, in_order_of_batch, in_order_of_groups
 from midpg_np.ops import (
     ACTIVATIONS,
     AffineCache,
@@ -35,6 +36,7 @@ from midpg_np.ops import (
     split_backward,
 )
 from midpg_np.tree import Tree, tree_size
+from midpg_np.workspace import Workspace
 
 HYPER_INPUTS = ("code", "aware")
 
@@ -44,7 +46,6 @@ class OptMSMCache(NamedTuple):
 
     X: Array
     groups: Any
-    embedding: EmbeddingCache
     encoder: AffineCache
     A_c: Array
     activation: Any
@@ -54,7 +55,7 @@ class OptMSMCache(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OptMSM:
+class OptMSM(Routed):
     """c = act(E_sp W_c + b_c), m = sum_k w_k g_k, z = tower_(s)([c, m]), theta = Z Omega + omega_0.
 
     A RECONSTRUCTION.  The full text of OptMSM was not available to us.  Its abstract names the
@@ -126,6 +127,7 @@ class OptMSM:
     eps: float = 1e-12
 
     drops_embeddings = True
+    has_fixed_work = True
 
     def __post_init__(self) -> None:
         n_fields = len(self.vocab_sizes)
@@ -204,50 +206,51 @@ class OptMSM:
         """Nothing is random in training."""
         return {}
 
-    def forward(
+    def network(
         self,
         params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
+        inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, OptMSMCache]:
-        """Return the logits (B,), in training the orthogonality loss, and the cache.
+        """Return the logits (B,), the orthogonality loss and the cache.
 
         See derivations 10.1a, 10.1g.
         """
-        codes, keep = batch.codes, keep_of(draws)
-        groups: Any = None
-        if self.routes_by_scenario:
-            groups = group_rows(batch.scenario, self.n_scenarios)
-            codes, keep = codes[groups.order], keep_of(draws, groups.order)
-        X, c_embedding = self.embedding.forward(params["embedding"], codes, keep=keep)
+        return self._network(params, inputs, with_loss=self.orth_weight > 0.0)
+
+    def network_at_inference(
+        self, params: Tree, inputs: Sequence[Array], frozen: Mapping[str, Array] | None = None
+    ) -> tuple[ModelOutput, OptMSMCache]:
+        """Without the orthogonality loss."""
+        return self._network(params, inputs, with_loss=False)
+
+    def _network(
+        self, params: Tree, inputs: Sequence[Array], with_loss: bool
+    ) -> tuple[ModelOutput, OptMSMCache]:
+        X, groups = self.sorted_rows(inputs)
         (E_sp, E_sh), _ = split(X, self.dims_input)
         A_c, c_encoder = affine(E_sp, **params["encoder"])
         c, c_act = ACTIVATIONS[self.activation].forward(A_c)
-        m, loss, c_shared = self.shared.forward(
-            params["shared"],
-            c,
-            E_sh,
-            groups,
-            with_loss=draws is not None and self.orth_weight > 0.0,
-        )
+        m, loss, c_shared = self.shared.forward(params["shared"], c, E_sh, groups, with_loss)
         rho, _ = concat([c, m])
-        Z = E_sp if self.hyper_input == "aware" else params["code"]["Z"][groups.ids]
+        Z = E_sp if self.hyper_input == "aware" else of_present(params["code"]["Z"], groups)
         z, c_tower = self.tower.forward(params["hypernetwork"], rho, Z, groups)
-        logit = z[:, 0] if groups is None else z[:, 0][groups.place]
-        cache = OptMSMCache(X, groups, c_embedding, c_encoder, A_c, c_act, c_shared, c_tower, {})
-        return ModelOutput(logit, {} if loss is None else {"orthogonality": loss}), cache
+        cache = OptMSMCache(X, groups, c_encoder, A_c, c_act, c_shared, c_tower, {})
+        terms = {} if loss is None else {"orthogonality": loss}
+        return ModelOutput(in_order_of_batch(z, groups), terms), cache
 
-    def backward(self, d_output: ModelOutput, cache: OptMSMCache) -> Tree:
-        """Return the gradient of every parameter (derivations 10.3l).
+    def network_backward(
+        self, d_output: ModelOutput, cache: OptMSMCache, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return ``(dX,)`` and the gradients of all but the tables (derivations 10.3l).
 
         c has two readers, the tower and (with "attention") the weights w; E_sp has two with
         ``hyper_input="aware"``, the encoder and the hypernetwork.
         """
         groups = cache.groups
-        dz = d_output.logit if groups is None else d_output.logit[groups.order]
-        d_rho, dZ, g_tower = self.tower.backward(dz[:, None], cache.tower)
+        dz = in_order_of_groups(d_output.logit, groups)
+        d_rho, dZ, g_tower = self.tower.backward(dz, cache.tower)
         dc, dm = concat_backward(d_rho, (self.dim_specific, self.dim_shared))
         d_loss = d_output.auxiliary.get("orthogonality")
         dc_gate, dE_sh, g_shared = self.shared.backward(dm, d_loss, cache.shared)
@@ -260,18 +263,13 @@ class OptMSM:
         else:
             g_code = {"code": {"Z": rows_of(dZ, groups)}}
         dX = split_backward([dE_sp, dE_sh], None)
-        return {
-            "embedding": self.embedding.backward(dX, cache.embedding),
-            "encoder": {"W": dW, "b": db},
-            "shared": g_shared,
-            **g_code,
-            "hypernetwork": g_tower,
-        }
+        grads = {"encoder": {"W": dW, "b": db}, "shared": g_shared}
+        return (dX,), grads | g_code | {"hypernetwork": g_tower}
 
-    def kinks(self, cache: OptMSMCache) -> dict[str, Array]:
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""
-        inner = self.tower.kinks(cache.tower)
-        return {"encoder.b": cache.A_c} | {f"hypernetwork.{p}": A for p, A in inner.items()}
+        inner = self.tower.kinks(cache.network.tower)
+        return {"encoder.b": cache.network.A_c} | {f"hypernetwork.{p}": A for p, A in inner.items()}
 
     def count_params(self) -> ParamCount:
         """Count by drawing: the tree is the truth (derivations 10.4a)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,15 +11,17 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.batch import Batch
-from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.fields import PickedFields, pick_fields, pick_fields_backward
 from midpg_np.layers.gate import Gate, GateCache
 from midpg_np.layers.gated_tower import GatedTower, GatedTowerCache
-from midpg_np.layers.groups import Groups, group_rows
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
+from midpg_np.layers.groups import Groups
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
+from midpg_np.models.routed import Routed, in_order_of_batch, in_order_of_groups
 from midpg_np.models.stop_gradient import StopGradient
 from midpg_np.ops import add_to_columns, concat
 from midpg_np.tree import Tree, tree_size
+from midpg_np.workspace import Workspace
 
 TOWERS = ("shared", "per_scenario")
 EP_INPUTS = ("all", "agnostic")
@@ -37,7 +39,6 @@ class PEPNetCache(NamedTuple):
     """
 
     groups: Groups | None
-    embedding: EmbeddingCache
     X: Array
     E: Array
     epnet: GateCache
@@ -49,7 +50,7 @@ class PEPNetCache(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PEPNet:
+class PEPNet(Routed):
     """O = delta_dom E with delta_dom = g([E_dom, sg(E)]); a tower gated by g_l([E_prior, sg(O)]).
 
     E_dom are the scenario-aware embeddings E_aw.  What stands behind sg is read by the gates but
@@ -106,6 +107,7 @@ class PEPNet:
     gamma: float = 2.0
 
     drops_embeddings = True
+    has_fixed_work = True
 
     def __post_init__(self) -> None:
         n_fields = len(self.vocab_sizes)
@@ -133,11 +135,6 @@ class PEPNet:
     def routes_by_scenario(self) -> bool:
         """Whether the scenario's id chooses a tower."""
         return self.towers == "per_scenario"
-
-    @property
-    def has_fixed_work(self) -> bool:
-        """Whether a GPU gets the same work for every batch of one size."""
-        return not self.routes_by_scenario
 
     @property
     def priors(self) -> tuple[int, ...]:
@@ -210,21 +207,15 @@ class PEPNet:
         """Nothing is random in training."""
         return {}
 
-    def forward(
+    def network(
         self,
         params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
+        inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, PEPNetCache]:
         """Return the logits (B,) and the cache (derivations 7.1b, 7.1c, 7.1d)."""
-        sg, codes, groups = StopGradient(frozen, {}), batch.codes, None
-        keep = keep_of(draws)
-        if self.routes_by_scenario:  # sorting the codes sorts all that follows
-            groups = group_rows(batch.scenario, self.n_scenarios)
-            codes, keep = codes[groups.order], keep_of(draws, groups.order)
-        X, c_embedding = self.embedding.forward(params["embedding"], codes, keep=keep)
+        sg, (X, groups) = StopGradient(frozen, {}), self.sorted_rows(inputs)
         E_dom, E = X[:, : self.dim_aware], X[:, self.start :]
         delta, c_epnet = self.epnet.forward(params["epnet"], concat([E_dom, sg("E", E)])[0])
         O = delta * E  # noqa: E741
@@ -233,34 +224,32 @@ class PEPNet:
         E_prior, c_prior = pick_fields(X, self.priors, len(self.vocab_sizes))
         U, _ = concat([E_prior, sg("O", O)])
         z, c_ppnet = self.ppnet.forward(params["ppnet"], O, U, groups)
-        cache = PEPNetCache(
-            groups, c_embedding, X, E, c_epnet, O, c_prior, E_prior, c_ppnet, sg.detached
-        )
-        logit = z[:, 0] if groups is None else z[:, 0][groups.place]
-        return ModelOutput(logit, {}), cache
+        cache = PEPNetCache(groups, X, E, c_epnet, O, c_prior, E_prior, c_ppnet, sg.detached)
+        return ModelOutput(in_order_of_batch(z, groups), {}), cache
 
-    def backward(self, d_output: ModelOutput, cache: PEPNetCache) -> Tree:
-        """Return the gradient of every parameter (derivations 7.3e, 7.3f, 7.3g).
+    def network_backward(
+        self, d_output: ModelOutput, cache: PEPNetCache, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return ``(dX,)`` and the gradients of all but the tables.
+
+        See derivations 7.3e, 7.3f, 7.3g.
 
         X has three readers: the embeddings that are gated, the domain and the prior.
         """
-        groups, dz = cache.groups, d_output.logit
-        if groups is not None:
-            dz = dz[groups.order]
-        dO, dE_prior, g_ppnet = self.ppnet.backward(dz[:, None], cache.ppnet)
+        dz = in_order_of_groups(d_output.logit, cache.groups)
+        dO, dE_prior, g_ppnet = self.ppnet.backward(dz, cache.ppnet)
         d_delta = dO[:, self.start :] * cache.E
         dE_dom, g_epnet = self.epnet.backward(d_delta, cache.epnet)
         dX = dO
         dX[:, self.start :] *= cache.epnet.delta
         pick_fields_backward(dE_prior, cache.prior, onto=dX)
         add_to_columns(dX, 0, dE_dom)
-        g_embedding = self.embedding.backward(dX, cache.embedding)
-        return {"embedding": g_embedding, "epnet": g_epnet, "ppnet": g_ppnet}
+        return (dX,), {"epnet": g_epnet, "ppnet": g_ppnet}
 
-    def kinks(self, cache: PEPNetCache) -> dict[str, Array]:
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""
-        kinks = {f"epnet.{path}": A for path, A in self.epnet.kinks(cache.epnet).items()}
-        tower = self.ppnet.kinks(cache.ppnet)
+        kinks = {f"epnet.{path}": A for path, A in self.epnet.kinks(cache.network.epnet).items()}
+        tower = self.ppnet.kinks(cache.network.ppnet)
         return kinks | {f"ppnet.{path}": A for path, A in tower.items()}
 
     def count_params(self) -> ParamCount:

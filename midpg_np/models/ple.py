@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -12,14 +12,16 @@ import numpy as np
 from midpg_np.backend import Array
 from midpg_np.batch import Batch
 from midpg_np.layers.candidates import Candidates, own_rows, own_rows_backward
-from midpg_np.layers.embedding import Embedding, EmbeddingCache
+from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.extraction import Extraction, ExtractionCache
-from midpg_np.layers.groups import Groups, group_rows
+from midpg_np.layers.groups import Groups
 from midpg_np.layers.mlp import mlp_multiply_adds
 from midpg_np.layers.scenario_mlp import AFFINE_FORMS, ScenarioMLP, ScenarioMLPCache
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
+from midpg_np.models.routed import Routed, in_order_of_batch, in_order_of_groups
 from midpg_np.ops import check_activation
 from midpg_np.tree import Tree, tree_size
+from midpg_np.workspace import Workspace
 
 SHARED_GATE_SCOPES = ("all", "own")
 
@@ -27,7 +29,6 @@ SHARED_GATE_SCOPES = ("all", "own")
 class PLECache(NamedTuple):
     """Intermediates of a forward pass, rows sorted by scenario."""
 
-    embedding: EmbeddingCache
     groups: Groups
     levels: dict[str, ExtractionCache]
     tower: ScenarioMLPCache
@@ -35,7 +36,7 @@ class PLECache(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PLE:
+class PLE(Routed):
     """z_i = tower^k(G^{k,J}_i) with k = s_i, behind J levels of experts and gates.
 
     Parameters
@@ -87,7 +88,6 @@ class PLE:
     gate_bias: bool = True
     form: str = "grouped"
 
-    routes_by_scenario = True
     drops_embeddings = True
 
     def __post_init__(self) -> None:
@@ -168,19 +168,20 @@ class PLE:
         """Nothing is random in training."""
         return {}
 
-    def forward(
+    @property
+    def has_fixed_work(self) -> bool:
+        """Whether a CPU does the same for every batch of one size with the same scenarios."""
+        return self.form == "grouped"
+
+    def network(
         self,
         params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
+        inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, PLECache]:
         """Return the logits (B,) and the cache (derivations 5.1d)."""
-        groups = group_rows(batch.scenario, self.n_scenarios)
-        # Sorting the codes sorts all that follows.
-        codes, keep = batch.codes[groups.order], keep_of(draws, groups.order)
-        G_s, c_embedding = self.embedding.forward(params["embedding"], codes, keep=keep)
+        G_s, groups = self.sorted_rows(inputs)
         # G^{k,0} = X for every k: one stream in the place of all.
         G, caches = G_s if self.levels["level_1"].experts == "own" else G_s[None], {}
         for name, level in self.levels.items():
@@ -188,13 +189,15 @@ class PLE:
         if self.form == "textbook":
             G = own_rows(G, groups)
         z, c_tower = self.tower.forward(params["tower"], G, groups)
-        cache = PLECache(c_embedding, groups, caches, c_tower, {})
-        return ModelOutput(z[groups.place, 0], {}), cache
+        cache = PLECache(groups, caches, c_tower, {})
+        return ModelOutput(in_order_of_batch(z, groups), {}), cache
 
-    def backward(self, d_output: ModelOutput, cache: PLECache) -> Tree:
-        """Return the gradient of every parameter (derivations 5.3a, 5.3f)."""
+    def network_backward(
+        self, d_output: ModelOutput, cache: PLECache, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return ``(dX,)`` and the gradients of all but the tables (derivations 5.3a, 5.3f)."""
         groups, grads = cache.groups, {}
-        dz = d_output.logit[groups.order][:, None]
+        dz = in_order_of_groups(d_output.logit, groups)
         dG, grads["tower"] = self.tower.backward(dz, cache.tower)
         if self.form == "textbook":
             dG = own_rows_backward(dG, groups, self.n_scenarios)
@@ -204,16 +207,15 @@ class PLE:
         dX = dG if self.levels["level_1"].experts == "own" else dG[0]
         if dG_s is not None:
             dX = dX + dG_s
-        g_embedding = self.embedding.backward(dX, cache.embedding)
-        return {"embedding": g_embedding} | {name: grads[name] for name in (*self.levels, "tower")}
+        return (dX,), {name: grads[name] for name in (*self.levels, "tower")}
 
-    def kinks(self, cache: PLECache) -> dict[str, Array]:
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""
         kinks: dict[str, Array] = {}
         for name, level in self.levels.items():
-            inner = level.kinks(cache.levels[name])
+            inner = level.kinks(cache.network.levels[name])
             kinks |= {f"{name}.{path}": A for path, A in inner.items()}
-        inner = self.tower.kinks(cache.tower)
+        inner = self.tower.kinks(cache.network.tower)
         return kinks | {f"tower.{path}": A for path, A in inner.items()}
 
     def count_params(self) -> ParamCount:

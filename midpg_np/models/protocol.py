@@ -111,8 +111,9 @@ class Model(Protocol):
     send a batch through the second half tile by tile; or as a whole, threads going to the products
     (``takes_whole_batches`` True: rows meet behind the embeddings, or products are nearly all of
     the work).  No cache is left then, so ``advance`` must do without (``advance_reads_cache``
-    False):
-    ``embed(params, batch, draws) -> (inputs, cache)``, a tuple of arrays with a row per sample;
+    False), or ``read_by_advance(cache)`` return the cache of ``network`` with what it needs alone:
+    ``embed(params, batch, draws) -> (inputs, cache)``, a tuple of arrays with a row per sample
+    (others too, if batches go as a whole);
     ``network(params, inputs, frozen, workspace) -> (output, cache)``, whose auxiliary terms are
     means over the rows; ``network_backward(d_output, cache, workspace) -> (d_inputs, grads)``; and
     ``embed_backward(d_inputs, cache) -> grads``.

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, get_xp
+from midpg_np.backend import Array, constant, get_xp
 from midpg_np.batch import Batch
 from midpg_np.layers.auxiliary_network import AuxiliaryNetwork, AuxiliaryNetworkCache
-from midpg_np.layers.embedding import Embedding, EmbeddingCache
-from midpg_np.layers.groups import Groups, group_rows
+from midpg_np.layers.embedding import Embedding
+from midpg_np.layers.groups import Groups
 from midpg_np.layers.mlp import mlp_multiply_adds
 from midpg_np.layers.partitioned_norm import STATISTICS, PartitionedNorm, PartitionedNormCache
 from midpg_np.layers.star_mlp import StarMLP, StarMLPCache
-from midpg_np.models.protocol import Draws, ModelOutput, ParamCount, keep_of
+from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
+from midpg_np.models.routed import Routed, in_order_of_batch, in_order_of_groups
 from midpg_np.tree import Tree, tree_flatten, tree_size
+from midpg_np.workspace import Workspace
 
 NORMS = ("partitioned", "none")
 
@@ -35,7 +37,6 @@ class STARCache(NamedTuple):
     """
 
     X: Array
-    embedding: EmbeddingCache
     V: Array
     norm: PartitionedNormCache | None
     z_main: Array
@@ -47,7 +48,7 @@ class STARCache(NamedTuple):
 
 
 @dataclass(frozen=True)
-class STAR:
+class STAR(Routed):
     """z = z_main + z_aux: a star of MLPs on the normalised input, and a small network on X.
 
     Parameters
@@ -101,8 +102,8 @@ class STAR:
     aux_hidden: tuple[int, ...] = (32,)
     aux_norm: bool = False
 
-    routes_by_scenario = True
     drops_embeddings = True
+    has_fixed_work = True
 
     def __post_init__(self) -> None:
         if self.pn not in NORMS:
@@ -182,23 +183,30 @@ class STAR:
 
     def rows_read(self, batch: Batch) -> dict[str, Array]:
         """Rows of both kinds of tables that ``forward`` will read."""
-        xp = get_xp(batch.codes)
-        rows = {"embedding.table": batch.codes + xp.asarray(self.embedding.offsets)}
+        offsets = constant(get_xp(batch.codes), tuple(self.embedding.offsets))
+        rows = {"embedding.table": batch.codes + offsets}
         return rows | ({"aux.domain.table": batch.scenario} if self.aux else {})
 
-    def forward(
+    def network(
         self,
         params: Tree,
-        batch: Batch,
-        *,
-        draws: Draws | None = None,
+        inputs: Sequence[Array],
         frozen: Mapping[str, Array] | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[ModelOutput, STARCache]:
         """Return the logits (B,) and the cache (derivations 6.1f)."""
-        is_training = draws is not None
-        groups = group_rows(batch.scenario, self.n_scenarios)
-        codes, keep = batch.codes[groups.order], keep_of(draws, groups.order)
-        X, c_embedding = self.embedding.forward(params["embedding"], codes, keep=keep)
+        return self._network(params, inputs, is_training=True)
+
+    def network_at_inference(
+        self, params: Tree, inputs: Sequence[Array], frozen: Mapping[str, Array] | None = None
+    ) -> tuple[ModelOutput, STARCache]:
+        """As ``network``, normalised by the moving statistics."""
+        return self._network(params, inputs, is_training=False)
+
+    def _network(
+        self, params: Tree, inputs: Sequence[Array], is_training: bool
+    ) -> tuple[ModelOutput, STARCache]:
+        X, groups = self.sorted_rows(inputs)
         V, c_norm, z_aux, c_aux = X, None, None, None
         if self.has_norm:
             V, c_norm = self.norm.forward(params["norm"], X, groups, is_training=is_training)
@@ -209,39 +217,50 @@ class STAR:
                 params["aux"], X, groups, is_training=is_training
             )
             z = z_main + z_aux
-        cache = STARCache(
-            X, c_embedding, V, c_norm, z_main, c_star, z_aux, c_aux, groups, detached={}
-        )
-        return ModelOutput(z[:, 0][groups.place], {}), cache
+        cache = STARCache(X, V, c_norm, z_main, c_star, z_aux, c_aux, groups, detached={})
+        return ModelOutput(in_order_of_batch(z, groups), {}), cache
 
-    def backward(self, d_output: ModelOutput, cache: STARCache) -> Tree:
-        """Return the gradient of every parameter; moving statistics have none.
+    def network_backward(
+        self, d_output: ModelOutput, cache: STARCache, workspace: Workspace | None = None
+    ) -> tuple[tuple[Array, ...], Tree]:
+        """Return ``(dX,)`` and the gradients of all but the tables; moving statistics have none.
 
         See derivations 6.3h.
         """
         grads: Tree = {}
-        dz = d_output.logit[cache.groups.order][:, None]
+        dz = in_order_of_groups(d_output.logit, cache.groups)
         dX, grads["star"] = self.star.backward(dz, cache.star)
         if cache.norm is not None:
             dX, grads["norm"] = self.norm.backward(dX, cache.norm)
         if cache.aux is not None:
             dX_aux, grads["aux"] = self.auxiliary_network.backward(dz, cache.aux)
             dX = dX + dX_aux
-        return {"embedding": self.embedding.backward(dX, cache.embedding)} | grads
+        return (dX,), grads
 
-    def advance(self, params: Tree, cache: STARCache) -> Tree:
+    def advance(self, params: Tree, cache: ModelCache) -> Tree:
         """Move the statistics of the scenarios that the step normalised by their own rows."""
-        if cache.norm is not None:
-            params = params | {"norm": self.norm.advance(params["norm"], cache.norm)}
-        if cache.aux is not None:
-            params = params | {"aux": self.auxiliary_network.advance(params["aux"], cache.aux)}
+        norm, aux = cache.network.norm, cache.network.aux
+        if norm is not None:
+            params = params | {"norm": self.norm.advance(params["norm"], norm)}
+        if aux is not None:
+            params = params | {"aux": self.auxiliary_network.advance(params["aux"], aux)}
         return params
 
-    def kinks(self, cache: STARCache) -> dict[str, Array]:
+    def read_by_advance(self, cache: STARCache) -> STARCache:
+        """Return the cache of ``network`` with what ``advance`` reads of it, and nothing else."""
+        kept: dict[str, Any] = dict.fromkeys(cache._fields)
+        kept["norm"], aux = _statistics(cache.norm), cache.aux
+        if aux is not None:
+            of_aux: dict[str, Any] = dict.fromkeys(aux._fields)
+            kept["aux"] = aux._replace(**of_aux | {"norm": _statistics(aux.norm)})
+        return cache._replace(**kept)
+
+    def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
-        kinks = {f"star.{path}": A for path, A in self.star.kinks(cache.star).items()}
-        if cache.aux is not None:
-            inner = self.auxiliary_network.kinks(cache.aux)
+        star, aux = cache.network.star, cache.network.aux
+        kinks = {f"star.{path}": A for path, A in self.star.kinks(star).items()}
+        if aux is not None:
+            inner = self.auxiliary_network.kinks(aux)
             kinks |= {f"aux.{path}": A for path, A in inner.items()}
         return kinks
 
@@ -260,3 +279,9 @@ class STAR:
     def _n_state(self, params: Tree) -> int:
         leaves = tree_flatten(params)
         return sum(leaves[path].size for path in self.buffers)
+
+
+def _statistics(cache: PartitionedNormCache | None) -> PartitionedNormCache | None:
+    if cache is None:
+        return None
+    return cache._replace(inverse_std=None, X_hat=None, gamma=None, gamma_d=None)

@@ -74,7 +74,7 @@ def logits_by_context(
     """Return the logits (B,), for each context from its plain network."""
     groups = group_rows(*numbered)
     rows = Batch(rows.codes[groups.order], rows.scenario[groups.order])
-    contexts = rows.codes[list(groups.bounds[:-1]), : model.n_aware]
+    contexts = rows.codes[groups.bounds[:-1], : model.n_aware]
     networks = model.context_networks(params, to_device(contexts, device))
     rows = rows.to(device)
     parts = []

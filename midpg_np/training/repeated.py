@@ -7,6 +7,7 @@ the recording is held against the pass itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from operator import is_
 from typing import Any
 
@@ -64,6 +65,13 @@ class RepeatedPass:
         return result
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where in the list of results an array of the result is found."""
+
+    number: int
+
+
 class _RecordedPass:
     """One recording, with the structure of its result."""
 
@@ -71,7 +79,7 @@ class _RecordedPass:
         self.pass_, self.params = pass_, params
         self.is_proven = False
         self._recording = Recording()
-        self._result: Any = None  # with the place of every array in the place of the array
+        self._result: Any = None  # with a ``_Place`` for every array
 
     def record(self, arrays: Sequence[Array]) -> Any:
         """Take the pass, note it down and return its result."""
@@ -87,7 +95,7 @@ class _RecordedPass:
             result = self.pass_(known, inputs, recording.workspace)
         leaves = _leaves(result)
         recording.finish(leaves)
-        places = iter(range(len(leaves)))
+        places = map(_Place, range(len(leaves)))
         return _rebuilt(result, lambda _: next(places)), _rebuilt(result, _copy)
 
     @property
@@ -96,7 +104,8 @@ class _RecordedPass:
 
     def repeat(self, arrays: Sequence[Array]) -> Any:
         """Return the result for these arrays."""
-        return _rebuilt(self._result, self._recording.repeat(arrays).__getitem__)
+        results = self._recording.repeat(arrays)
+        return _rebuilt(self._result, lambda place: results[place.number])
 
     def prove(self, arrays: Sequence[Array]) -> Any:
         """Return the result for these arrays if it is that of the pass itself.
@@ -127,9 +136,9 @@ def _are_same(a: Any, b: Any) -> bool:
 
 
 def _rebuilt(structure: Any, leaf: Callable[[Any], Any]) -> Any:
-    """Put ``leaf(x)`` in the place of every x that is neither tuple, tree nor None."""
-    if structure is None:
-        return None
+    """Put ``leaf(x)`` in the place of every array x in named tuples, tuples and trees."""
+    if structure is None or isinstance(structure, int):  # a size, the same for every batch
+        return structure
     if isinstance(structure, dict):
         return {key: _rebuilt(value, leaf) for key, value in structure.items()}
     if isinstance(structure, tuple):

@@ -66,10 +66,10 @@ def _model_step(
     weigh = LOSS_REDUCTIONS[loss_reduce]
     row_weights = None if weigh is None else weigh(batch.scenario, batch.label.dtype)
     if tiles is not None and takes_tiles(model):
-        ce, output, grads = tiled_pass(model, loss, params, batch, draws, row_weights, tiles)
+        ce, output, grads, cache = tiled_pass(model, loss, params, batch, draws, row_weights, tiles)
         losses = _losses(ce, output, model.auxiliary_weights)
         if np.isfinite(float(losses["loss"])):
-            return StepResult(losses, grads, output, None)
+            return StepResult(losses, grads, output, cache)
         # Something overflowed; the pass below keeps what shows where.
     output, cache = model.forward(params, batch, draws=draws)
     ce, c_ce = loss.forward(output.logit, batch.label, row_weights)

@@ -21,7 +21,7 @@ from midpg_np.backend import Array, get_xp, is_batch_last
 from midpg_np.batch import Batch
 from midpg_np.losses import Loss
 from midpg_np.models.halves import InHalves
-from midpg_np.models.protocol import ModelOutput
+from midpg_np.models.protocol import ModelCache, ModelOutput
 from midpg_np.ops import add_to
 from midpg_np.training.repeated import Pass, RepeatedPass, are_identical
 from midpg_np.tree import Tree, tree_copy, tree_flatten, tree_map, tree_set
@@ -47,7 +47,8 @@ def takes_tiles(model: Any) -> bool:
     """Whether batches may go through ``model.network`` in place of ``model.forward``.
 
     Not where a subclass has another ``forward`` or ``backward`` than the one made of the halves, or
-    an ``advance`` that may read the cache: tiles leave none.
+    an ``advance`` that may read the cache: of that is left what ``read_by_advance`` says, if the
+    batch goes as a whole.
     """
     kind = type(model)
     if isinstance(model, InHalves) and not (
@@ -55,7 +56,8 @@ def takes_tiles(model: Any) -> bool:
     ):
         return False
     reads_cache = hasattr(model, "advance") and getattr(model, "advance_reads_cache", True)
-    return hasattr(model, "network") and not reads_cache
+    is_kept = _takes_whole_batches(model) and hasattr(model, "read_by_advance")
+    return hasattr(model, "network") and (is_kept or not reads_cache)
 
 
 def threads_of_blas(model: Any, n_threads: int) -> int:
@@ -125,17 +127,17 @@ class TileMemory:
 
     def __init__(self) -> None:
         self.workspace = Workspace()
-        self._passes: dict[tuple[int, ...], RepeatedPass] = {}
+        self._passes: dict[tuple[Any, ...], RepeatedPass] = {}
         self._fixed: Sequence[Any] = ()
 
     def repeated(
-        self, pass_: Pass, params: Tree, shape: tuple[int, ...], fixed: Sequence[Any]
+        self, pass_: Pass, params: Tree, shape: tuple[Any, ...], fixed: Sequence[Any]
     ) -> RepeatedPass | None:
         """Return the repeated pass for tiles of a shape; None where there is to be none.
 
         Parameters
         ----------
-        shape : tuple of int
+        shape : tuple
             All that the shapes of the arrays of a pass follow from.
         fixed : sequence
             What a pass reads besides, and a recording with it: with other objects it is another
@@ -151,20 +153,25 @@ class TileMemory:
 
 
 class TileResult(NamedTuple):
-    """A tile, or a batch: its term of the loss, logits, adjoints of the inputs, gradients."""
+    """A tile, or a batch: its term of the loss, logits, adjoints of the inputs, gradients.
+
+    ``kept``: of a whole batch, what ``model.advance`` will read of the cache of the network.
+    """
 
     ce: Array
     output: ModelOutput
     d_inputs: tuple[Array, ...]
     grads: Tree
+    kept: Any = None
 
 
 class TiledPass(NamedTuple):
-    """A batch: its losses, gradients and logits."""
+    """A batch: its losses, gradients and logits, and what ``model.advance`` will read, if any."""
 
     ce: Array
     output: ModelOutput
     grads: Tree
+    cache: ModelCache | None
 
 
 def tiled_pass(
@@ -186,7 +193,7 @@ def tiled_pass(
     assert batch.label is not None
     inputs, c_embed = model.embed(params, batch, draws)
     arrays = [*inputs, batch.label] if row_weights is None else [*inputs, batch.label, row_weights]
-    n_rows, n_inputs = batch.n_rows, len(inputs)
+    n_rows, n_inputs, is_whole = batch.n_rows, len(inputs), _takes_whole_batches(model)
     leaves = tree_flatten(params)
     # A step may put other arrays in their place, so a recorded pass is given them each time.
     buffers = [leaves.pop(path) for path in getattr(model, "buffers", ())]
@@ -194,16 +201,19 @@ def tiled_pass(
 
     def one_tile(rows: slice, memory: TileMemory) -> TileResult:
         pass_ = partial(_tile_pass, model, loss, n_inputs, n_rows)
-        shape = rows.stop - rows.start, n_rows, len(arrays)
-        repeated = memory.repeated(pass_, params, shape, fixed if shape[0] <= MOST_RECORDED else [])
-        part = [*(x[rows] for x in arrays), *buffers]
+        part = arrays if is_whole else [x[rows] for x in arrays]
+        part = [*part, *buffers]
+        is_large = rows.stop - rows.start > MOST_RECORDED
+        shape = n_rows, *(x.shape for x in part)
+        repeated = memory.repeated(pass_, params, shape, [] if is_large else fixed)
         if repeated is None:
             return pass_(params, part, memory.workspace)
         return repeated(part, memory.workspace)
 
-    whole = _summed(tiles.map(one_tile, n_rows, _takes_whole_batches(model)), n_rows)
+    whole = _summed(tiles.map(one_tile, n_rows, is_whole), n_rows)
     grads = model.embed_backward(whole.d_inputs, c_embed) | whole.grads
-    return TiledPass(whole.ce, whole.output, grads)
+    cache = None if whole.kept is None else ModelCache(None, whole.kept)
+    return TiledPass(whole.ce, whole.output, grads, cache)
 
 
 def _fixed(model: Any, loss: Loss, leaves: Mapping[str, Array]) -> list[Any]:
@@ -238,7 +248,8 @@ def _tile_pass(
     d_output = ModelOutput(loss.backward(scale, c_ce), auxiliary)
     d_inputs, grads = model.network_backward(d_output, cache, workspace)
     terms = {name: share * value for name, value in output.auxiliary.items()}
-    return TileResult(scale * ce, ModelOutput(output.logit, terms), d_inputs, grads)
+    kept = model.read_by_advance(cache) if hasattr(model, "read_by_advance") else None
+    return TileResult(scale * ce, ModelOutput(output.logit, terms), d_inputs, grads, kept)
 
 
 def _summed(results: Iterator[TileResult], n_rows: int) -> TileResult:
@@ -248,7 +259,7 @@ def _summed(results: Iterator[TileResult], n_rows: int) -> TileResult:
     n_done = len(first.output.logit)
     if n_done == n_rows:
         output = ModelOutput(first.output.logit, auxiliary)
-        return TileResult(ce, output, first.d_inputs, first.grads)
+        return TileResult(ce, output, first.d_inputs, first.grads, first.kept)
     grads = tree_copy(first.grads)
     joined = [_longer(x, n_rows) for x in (first.output.logit, *first.d_inputs)]
     del first

@@ -13,7 +13,9 @@ def test_by_hand():
     groups = group_rows(np.array([3, 0, 0, 1, 0]), 5)
     assert groups.order.tolist() == [1, 2, 4, 3, 0]
     assert groups.place.tolist() == [4, 0, 1, 3, 2]
-    assert (groups.present, groups.ids.tolist(), groups.counts) == ((0, 1, 3), [0, 1, 3], [3, 1, 1])
+    assert (groups.present, groups.ids.tolist()) == ((0, 1, 3), [0, 1, 3])
+    assert (groups.counts.tolist(), groups.bounds.tolist()) == ([3, 1, 1], [0, 3, 4, 5])
+    assert (groups.member.tolist(), groups.scenario.tolist()) == ([0, 0, 0, 1, 2], [0, 0, 0, 1, 3])
     assert groups.slices == (slice(0, 3), slice(3, 4), slice(4, 5))
 
 

@@ -122,8 +122,8 @@ def test_prediction_does_without_the_loss():
     for options, n_sets in (({}, 1), ({"combine": "select"}, 0)):
         model, params, batch = setting(**options)
         output, cache = model.forward(params, batch)
-        assert output.auxiliary == {} and cache.shared.orthogonality is None
-        assert (cache.shared.embeddings is not None) == bool(n_sets)
+        assert output.auxiliary == {} and cache.network.shared.orthogonality is None
+        assert (cache.network.shared.embeddings is not None) == bool(n_sets)
         trained, _ = model.forward(params, batch, draws={})
         assert np.array_equal(trained.logit, output.logit)
         assert trained.auxiliary.keys() == model.auxiliary_weights.keys()

@@ -161,7 +161,7 @@ def test_a_gate_on_the_inputs_is_a_core_of_one_column():
 )
 def test_the_gates_of_the_tower_read_the_prior_and_then_the_embeddings(options, prior):
     model, params, batch = setting(gate_at="layer_input", **options)
-    _, c = model.forward(params, batch)
+    c = model.forward(params, batch)[1].network
     want = np.concatenate([c.X[:, prior], c.O], axis=1)
     assert np.array_equal(c.E_prior, c.X[:, prior])
     for gate in ("gate_0", "gate_1", "gate_2"):
@@ -171,11 +171,11 @@ def test_the_gates_of_the_tower_read_the_prior_and_then_the_embeddings(options, 
 def test_what_is_gated_first():
     """All embeddings by default; the agnostic ones only, and the others as they are."""
     model, params, batch = setting()
-    _, c = model.forward(params, batch)
+    c = model.forward(params, batch)[1].network
     assert np.array_equal(c.epnet.layer_1.x, np.concatenate([c.X[:, :4], c.X], axis=1))
     assert np.array_equal(c.O, c.epnet.delta * c.X)
     model, params, batch = setting(ep_input="agnostic")
-    _, c = model.forward(params, batch)
+    c = model.forward(params, batch)[1].network
     assert np.array_equal(c.epnet.layer_1.x, c.X)
     assert np.array_equal(c.O[:, :4], c.X[:, :4])
     assert np.array_equal(c.O[:, 4:], c.epnet.delta * c.X[:, 4:])
@@ -221,7 +221,7 @@ def test_domain_and_prior_learn_through_the_gates_alone(options):
 def test_a_field_that_is_feature_domain_and_prior_gets_the_sum_of_all_three():
     model, params, batch = setting(prior_fields=(0,))
     d_logit = generator(8).normal(size=9)
-    _, cache = model.forward(params, batch)
+    cache = model.forward(params, batch)[1].network
     dO, dE_prior, _ = model.ppnet.backward(d_logit[:, None], cache.ppnet)
     dE_dom, _ = model.epnet.backward(dO * cache.E, cache.epnet)
     shares = (dO * cache.epnet.delta)[:, :2], dE_dom[:, :2], dE_prior
@@ -273,7 +273,7 @@ def test_at_the_start_every_gate_is_near_one(towers):
     params, rng = model.init(generator(9)), generator(10)
     batch = small_batch(rng)
     codes = rng.integers(0, 10, size=(9, 16))
-    _, c = model.forward(params, batch._replace(codes=codes))
+    c = model.forward(params, batch._replace(codes=codes))[1].network
     for gate in (c.epnet, *c.ppnet.gates.values()):
         assert np.abs(gate.delta - 1.0).max() < 0.1
         assert np.ptp(gate.delta) > 0.0

@@ -151,7 +151,7 @@ def test_a_form_is_that_of_every_part():
     model, batch = small_model("ple", form="textbook"), small_batch(generator(27))
     cache = model.forward(model.init(generator(28)), batch)[1]
     assert {(level.experts, level.gates) for level in model.levels.values()} == {("all", "all")}
-    assert all(len(c.W) == 9 for c in cache.tower.affine)  # a matrix for every row
+    assert all(len(c.W) == 9 for c in cache.network.tower.affine)  # a matrix for every row
 
 
 def test_a_form_is_no_parameter():

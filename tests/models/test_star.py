@@ -83,7 +83,7 @@ def test_logits_are_summed_and_the_main_one_has_no_activation():
     last = params["star"]["layer_3"]
     last["shared"]["W"][...], last["shared"]["b"][...] = 0.0, -10.0
     z, cache = train(model, params, batch)
-    assert (cache.z_main == -10.0).all()
+    assert (cache.network.z_main == -10.0).all()
     assert (z == -20.0).all()
 
 
@@ -95,7 +95,8 @@ def test_scales_multiply_and_shifts_add():
     norm["gamma"][...], norm["scenario_gamma"][...] = 2.0, 3.0
     norm["beta"][...], norm["scenario_beta"][...] = 2.0, 3.0
     _, cache = train(model, params, batch)
-    assert_close({"V": cache.V}, {"V": 6.0 * cache.norm.X_hat + 5.0}, tol=1e-14)
+    c = cache.network
+    assert_close({"V": c.V}, {"V": 6.0 * c.norm.X_hat + 5.0}, tol=1e-14)
 
 
 def test_gradients_at_the_default_eps():

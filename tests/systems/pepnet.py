@@ -73,7 +73,7 @@ def tower():
 def model_cache():
     model = PEPNet((3, 5, 4), 2, 4, 2, (12,), ep_input="agnostic", prior_fields=(1, 2))
     batch = Batch(np.zeros((9, 3), int), np.zeros(9, int), np.zeros(9))
-    return model.forward(model.init(np.random.default_rng(1)), batch)[1]._asdict()
+    return model.forward(model.init(np.random.default_rng(1)), batch)[1].network._asdict()
 
 
 SHAPES = {

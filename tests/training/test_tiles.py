@@ -9,7 +9,7 @@ from midpg_np.checks import dense_gradients, perturbed_params
 from midpg_np.losses import CROSS_ENTROPIES
 from midpg_np.models import MODELS
 from midpg_np.training.step import first_non_finite, training_step
-from midpg_np.training.tiles import Tiles
+from midpg_np.training.tiles import Tiles, takes_tiles
 from midpg_np.tree import tree_flatten
 
 N_ROWS = 13
@@ -95,10 +95,34 @@ def test_what_overflows_is_still_named(rows):
     assert "layer_1" in first_non_finite(params, result)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not hasattr(MODELS[name], "network")])
+WHOLE = [name for name, kind in MODELS.items() if getattr(kind, "takes_whole_batches", False)]
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_models_whose_rows_meet_take_whole_batches(name):
     model = small_model(name)
     got, want = step(model, Tiles(4))[0], step(model, None)[0]
+    assert takes_tiles(model)
+    assert np.array_equal(got.output.logit, want.output.logit)
+    assert (got.cache is not None) == hasattr(model, "read_by_advance")
+
+
+class WithoutHalves:
+    """The two passes of a model, and no more than a step needs."""
+
+    def __init__(self, model):
+        self.init, self.forward, self.backward = model.init, model.forward, model.backward
+        self.auxiliary_weights, self.buffers = (
+            model.auxiliary_weights,
+            getattr(model, "buffers", ()),
+        )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_without_halves_take_whole_batches(name):
+    model = WithoutHalves(small_model(name))
+    got, want = step(model, Tiles(4))[0], step(model, None)[0]
+    assert not takes_tiles(model)
     assert np.array_equal(got.output.logit, want.output.logit)
     assert got.cache is not None
 

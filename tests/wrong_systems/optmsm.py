@@ -229,7 +229,7 @@ class AbsentCodesMove(OptMSM):
     def backward(self, d_output, cache):
         grads = super().backward(d_output, cache)
         Z = grads["code"]["Z"].dense()
-        is_absent = ~np.isin(np.arange(len(Z)), cache.groups.present)
+        is_absent = ~np.isin(np.arange(len(Z)), cache.network.groups.present)
         Z[is_absent] = Z.mean(axis=0)
         return grads | {"code": {"Z": Z}}
 
@@ -255,7 +255,7 @@ class RowsInTheOrderOfTheBatch(OptMSM):
     """The adjoint of the logits is sorted like the rows."""
 
     def backward(self, d_output, cache):
-        logit = d_output.logit[cache.groups.place]
+        logit = d_output.logit[cache.network.groups.place]
         return super().backward(d_output._replace(logit=logit), cache)
 
 

@@ -94,7 +94,7 @@ class LogitsLeftSorted(OptMSM):
 
     def forward(self, params, batch, *, draws=None, frozen=None):
         output, cache = super().forward(params, batch, draws=draws, frozen=frozen)
-        return output._replace(logit=output.logit[cache.groups.order]), cache
+        return output._replace(logit=output.logit[cache.network.groups.order]), cache
 
 
 class ProbabilitiesForLogits(OptMSM):

@@ -28,10 +28,10 @@ def as_kind(kind, layer):
     return kind(**{field: getattr(layer, field) for field in layer.__dataclass_fields__})
 
 
-def plus_table(model, grads, cache, dX):
-    """Gradients with something added to the adjoint of the embeddings."""
-    extra = model.embedding.backward(dX, cache.embedding)["table"].dense()
-    return grads | {"embedding": {"table": grads["embedding"]["table"].dense() + extra}}
+def plus(adjoints, extra):
+    """What ``network_backward`` returns, with something added to the adjoint of X."""
+    (dX,), grads = adjoints
+    return (dX + extra,), grads
 
 
 def adjoints(model, d_output, cache):
@@ -47,11 +47,11 @@ def adjoints(model, d_output, cache):
 class EmbeddingsLeak(PEPNet):
     """sg(E) in the input of EPNet's gate."""
 
-    def backward(self, d_output, cache):
+    def network_backward(self, d_output, cache, workspace=None):
         *_, dU_dom = adjoints(self, d_output, cache)
         dX = np.zeros_like(cache.X)
         dX[:, self.start :] = dU_dom[:, self.dim_aware :]
-        return plus_table(self, super().backward(d_output, cache), cache, dX)
+        return plus(super().network_backward(d_output, cache), dX)
 
 
 class LeakyTower(GatedTower):
@@ -128,29 +128,29 @@ class TowerReadsDetached(PEPNet):
 class FeaturesPassUngated(PEPNet):
     """dE = dO delta."""
 
-    def backward(self, d_output, cache):
+    def network_backward(self, d_output, cache, workspace=None):
         dO, *_ = adjoints(self, d_output, cache)
         dX = np.zeros_like(cache.X)
         dX[:, self.start :] = dO[:, self.start :] * (1.0 - cache.epnet.delta)
-        return plus_table(self, super().backward(d_output, cache), cache, dX)
+        return plus(super().network_backward(d_output, cache), dX)
 
 
 class DomainAsFeatureForgotten(PEPNet):
     """E_aw is also a part of O."""
 
-    def backward(self, d_output, cache):
+    def network_backward(self, d_output, cache, workspace=None):
         dO, *_ = adjoints(self, d_output, cache)
         dX = np.zeros_like(cache.X)
         dX[:, : self.dim_aware] = -(dO * cache.epnet.delta)[:, : self.dim_aware]
-        return plus_table(self, super().backward(d_output, cache), cache, dX)
+        return plus(super().network_backward(d_output, cache), dX)
 
 
 class AdjointNotSorted(PEPNet):
     """Towers per scenario work on sorted rows; the adjoint must be sorted too."""
 
-    def backward(self, d_output, cache):
+    def network_backward(self, d_output, cache, workspace=None):
         unsorted = d_output._replace(logit=d_output.logit[cache.groups.place])
-        return super().backward(unsorted, cache)
+        return super().network_backward(unsorted, cache)
 
 
 def by_scenario(change):

@@ -186,7 +186,7 @@ class RowsNotPutBack(PEPNet):
 
     def forward(self, params, batch, *, draws=None, frozen=None):
         output, cache = super().forward(params, batch, draws=draws, frozen=frozen)
-        return output._replace(logit=output.logit[cache.groups.order]), cache
+        return output._replace(logit=output.logit[cache.network.groups.order]), cache
 
 
 class ProbabilityGated(PEPNet):
@@ -194,7 +194,7 @@ class ProbabilityGated(PEPNet):
 
     def forward(self, params, batch, *, draws=None, frozen=None):
         output, cache = super().forward(params, batch, draws=draws, frozen=frozen)
-        delta = list(cache.ppnet.gates.values())[-1].delta[:, 0]
+        delta = list(cache.network.ppnet.gates.values())[-1].delta[:, 0]
         p = np.minimum(delta * sigmoid(output.logit)[0], 1.0 - 1e-6)
         return output._replace(logit=np.log(p / (1.0 - p))), cache
 

@@ -23,6 +23,7 @@ TEXTBOOK = extraction_name("all", "all", "all")
 MIXED = extraction_name("all", "own", "all")
 ROUTED = extraction_name("own", "own", "own")
 PLACES = "layers.candidates.Candidates.places"
+OWN_PLACES = "layers.candidates.Candidates.own_places"
 
 
 # --- layers with a wrong backward -----------------------------------------------------------------
@@ -37,6 +38,11 @@ def shared_first(self, k):
     """The shared experts at the beginning of the list."""
     first = self.n_shared + k * self.n_specific
     return slice(first, first + self.n_specific), slice(0, self.n_shared)
+
+
+def of_rows(places):
+    """``Candidates.own_places``, row by row from ``places(self, k)``."""
+    return lambda self, groups: np.array([np.r_[places(self, k)] for k in groups.scenario])
 
 
 def last_gate_only(self, dS, k, dS_k):
@@ -131,8 +137,9 @@ WRONG = {
     "ple: last activation of a routed expert forgotten": inside(
         "experts own", "layers.experts.Experts.backward", last_activation_forgotten
     ),
-    "ple: stride of the experts": inside("expert_candidates", PLACES, stride_one),
-    "ple: stride of the experts in a level": inside(MIXED, PLACES, stride_one),
+    "ple: stride of the experts": inside("expert_candidates", OWN_PLACES, of_rows(stride_one)),
+    "ple: stride of the experts in a level": inside(MIXED, OWN_PLACES, of_rows(stride_one)),
+    "ple: stride of the experts of every gate": inside("expert_gate every", PLACES, stride_one),
     "ple: shared experts first in the list": inside("expert_gate every", PLACES, shared_first),
     "ple: shared experts hear from the last gate only": inside(
         "expert_gate every", "layers.candidates.Candidates.add_to", last_gate_only
@@ -238,7 +245,8 @@ class OrderOfTheBatch(PLE):
     """Adjoints are sorted like the rows."""
 
     def backward(self, d_output, cache):
-        return super().backward(d_output._replace(logit=d_output.logit[cache.groups.place]), cache)
+        logit = d_output.logit[cache.network.groups.place]
+        return super().backward(d_output._replace(logit=logit), cache)
 
 
 class DetachedTower(ScenarioMLP):
@@ -357,7 +365,7 @@ class LeftSorted(PLE):
 
     def forward(self, params, batch, **kwargs):
         output, cache = super().forward(params, batch, **kwargs)
-        return output._replace(logit=output.logit[cache.groups.order]), cache
+        return output._replace(logit=output.logit[cache.network.groups.order]), cache
 
 
 class ActivatedLogit(PLE):
@@ -390,10 +398,10 @@ WRONG_FORWARDS = {
     ),
     "ple: activation behind the logit": WrongForward(ActivatedLogit, {"n_specific": 2}),
     "ple: wrong stride of the experts": WrongForward(
-        patched(PLACES, stride_one), {"n_specific": 3}
+        patched(OWN_PLACES, of_rows(stride_one)), {"n_specific": 3}
     ),
     "ple: candidates of the first scenario": WrongForward(
-        patched(PLACES, lambda self, k, right=Candidates.places: right(self, 0))
+        patched(OWN_PLACES, of_rows(lambda self, k: Candidates.places(self, 0)))
     ),
     "ple: shared gate misses specific experts": WrongForward(
         patched("layers.candidates.Candidates.is_own", only_shared), OWN | {"form": "textbook"}

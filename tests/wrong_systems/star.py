@@ -4,7 +4,6 @@ from unittest.mock import patch
 
 import numpy as np
 from spoiling import inside, op, result
-from wrong_backwards import first_of_each
 from wrong_kinds import WrongClass, WrongOption
 
 from midpg_np.layers.auxiliary_network import AuxiliaryNetwork
@@ -33,6 +32,10 @@ def norm(case, *paths, **cache):
         return grads | {"params": grads["params"] | taken} | X
 
     return result(case, change)
+
+
+def first_of_group(x, groups):
+    return x[groups.bounds[:-1]]
 
 
 def share_of_the_batch(groups, like):
@@ -114,7 +117,7 @@ WRONG = {
         GROUPED, b_d=lambda g, dy, x: g["b"] + 0.0 * g["b_d"]
     ),
     "star: rows of a scenario overwrite in e_dom": inside(
-        "star_auxiliary", "kernels.sum_by_id", first_of_each
+        "star_auxiliary", "layers.auxiliary_network.group_sum", first_of_group
     ),
     "star: [e_dom, X] cut as [X, e_dom]": inside(
         "star_auxiliary",
@@ -163,8 +166,9 @@ class StarInputForgotten(STAR):
 class OrderForgotten(STAR):
     """The rows were sorted, so their adjoints must be."""
 
-    def backward(self, d_output, cache):
-        return super().backward(ModelOutput(d_output.logit[cache.groups.place], {}), cache)
+    def network_backward(self, d_output, cache, workspace=None):
+        unsorted = ModelOutput(d_output.logit[cache.groups.place], {})
+        return super().network_backward(unsorted, cache)
 
 
 class LogitsAveraged(STAR):
@@ -178,9 +182,9 @@ class LogitsAveraged(STAR):
 class StatisticsDetached(STAR):
     """What popular code does when it copies means out of the graph."""
 
-    def backward(self, d_output, cache):
+    def network_backward(self, d_output, cache, workspace=None):
         c = cache.norm._replace(from_batch=np.zeros_like(cache.norm.from_batch))
-        return super().backward(d_output, cache._replace(norm=c))
+        return super().network_backward(d_output, cache._replace(norm=c))
 
 
 class ScenarioWeightsForgotten(STAR):

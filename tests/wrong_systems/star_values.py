@@ -81,7 +81,7 @@ class OfTheOwnBatch(SpoiltNorm):
 
 class Unbiased(SpoiltNorm):
     def statistics(self, X, c, is_training):
-        n_d = np.array(c.groups.counts)[:, None]
+        n_d = c.groups.counts[:, None]
         return c.mu, np.where(n_d > 1, c.nu * n_d / np.maximum(n_d - 1, 1), c.nu)
 
 
@@ -155,22 +155,22 @@ class GroupNumberAsScenario(StarMLP):
 class ActivationOnTheLogit(STAR):
     def forward(self, params, batch, **rest):
         output, cache = super().forward(params, batch, **rest)
-        z = np.tanh(cache.z_main) + cache.z_aux
-        return output._replace(logit=z[cache.groups.place, 0]), cache
+        z = np.tanh(cache.network.z_main) + cache.network.z_aux
+        return output._replace(logit=z[cache.network.groups.place, 0]), cache
 
 
 class ProbabilitiesSummed(STAR):
     def forward(self, params, batch, **rest):
         output, cache = super().forward(params, batch, **rest)
-        p = sum(0.5 / (1.0 + np.exp(-z)) for z in (cache.z_main, cache.z_aux))
+        p = sum(0.5 / (1.0 + np.exp(-z)) for z in (cache.network.z_main, cache.network.z_aux))
         z = np.log(p / (1.0 - p))
-        return output._replace(logit=z[cache.groups.place, 0]), cache
+        return output._replace(logit=z[cache.network.groups.place, 0]), cache
 
 
 class RowsLeftSorted(STAR):
     def forward(self, params, batch, **rest):
         output, cache = super().forward(params, batch, **rest)
-        return output._replace(logit=output.logit[cache.groups.order]), cache
+        return output._replace(logit=output.logit[cache.network.groups.order]), cache
 
 
 class AuxiliaryReadsV(STAR):
@@ -179,10 +179,10 @@ class AuxiliaryReadsV(STAR):
     def forward(self, params, batch, **rest):
         output, cache = super().forward(params, batch, **rest)
         z_aux, _ = self.auxiliary_network.forward(
-            params["aux"], cache.V, cache.groups, is_training=True
+            params["aux"], cache.network.V, cache.network.groups, is_training=True
         )
-        z = cache.z_main + z_aux
-        return output._replace(logit=z[cache.groups.place, 0]), cache
+        z = cache.network.z_main + z_aux
+        return output._replace(logit=z[cache.network.groups.place, 0]), cache
 
 
 WRONG_FORWARDS = {
@@ -249,7 +249,7 @@ class UnbiasedMoved(PartitionedNorm):
     """Normalises by the biased variance and keeps the unbiased one, as PyTorch does."""
 
     def advance(self, params, cache):
-        n_d = np.array(cache.groups.counts)[:, None]
+        n_d = cache.groups.counts[:, None]
         return super().advance(params, cache._replace(nu=cache.nu * n_d / np.maximum(n_d - 1, 1)))
 
 

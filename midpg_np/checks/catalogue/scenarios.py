@@ -26,8 +26,9 @@ def scenario_ids(n_rows: int) -> np.ndarray:
 
 
 def groups_like(array: Array, n_rows: int) -> Groups:
-    """Return the groups of ``scenario_ids``, on the device of an array."""
-    return group_rows(get_xp(array).asarray(scenario_ids(n_rows)), N_SCENARIOS)
+    """Return the groups of ``scenario_ids``, those with rows, on the device of an array."""
+    groups = group_rows(scenario_ids(n_rows), N_SCENARIOS)
+    return Groups._make((*map(get_xp(array).asarray, groups.arrays), N_SCENARIOS))
 
 
 def _affine(form: str, sizes: Sizes, rng: np.random.Generator) -> Case:

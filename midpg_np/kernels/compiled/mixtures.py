@@ -32,24 +32,24 @@ def mix_backward(dg: Array, w: Array, S: Array) -> tuple[Array, Array]:
 
 def take_candidates(S: Array, places: Array) -> Array:
     """As ``kernels.take_candidates``."""
-    _check_places(places, S)
+    run(_check_places, places, S.shape[1])
     S_own = empty(np, (*places.shape, S.shape[2]), S.dtype)
-    _take(*_stored(S), contiguous(places), S_own)
+    run(_take, *_stored(S), contiguous(places), S_own)
     return S_own
 
 
 def give_candidates(dS_own: Array, places: Array, dS: Array) -> Array:
     """As ``kernels.give_candidates``."""
-    _check_places(places, dS)
+    run(_check_places, places, dS.shape[1])
     stored, by_sample = _stored(dS)
-    _give(contiguous(dS_own), contiguous(places), stored, by_sample)
+    run(_give, contiguous(dS_own), contiguous(places), stored, by_sample)
     return stored if by_sample else stored.swapaxes(0, 1)
 
 
-def _check_places(places: Array, S: Array) -> None:
-    if places.size and not 0 <= places.min() <= places.max() < S.shape[1]:  # loops do not look
+def _check_places(places: Array, n_places: int) -> None:
+    if places.size and not 0 <= places.min() <= places.max() < n_places:  # loops do not look
         raise IndexError(
-            f"places must lie in [0, {S.shape[1]}); got {places.min()} to {places.max()}."
+            f"places must lie in [0, {n_places}); got {places.min()} to {places.max()}."
         )
 
 
