@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from cases import Case
 from frameworks.candidates import Candidate
-from frameworks.equality import Reference
+from frameworks.equality import DifferentError, Reference, check
 from frameworks.worker import prove, refer, serve
 
 PAUSE = 0.15  # idle threads of a BLAS spin for a while after a product
@@ -122,15 +122,20 @@ def time_case(
     for result in results:
         result.error = proofs.error(case, result.candidate)
         if not result.error:  # all compile at the same time
-            args = reference, clock, kind == "predict"
+            args = clock, kind == "predict"
             started.append((result, *start(serve, case, result.candidate, *args)))
     running = []
     for result, process, conn in started:
         greeting = answer(conn)
         result.error = greeting.get("error", "")
         if not result.error:
-            result.baseline, result.difference = greeting["baseline"], greeting["difference"]
-            running.append((result, process, conn))
+            result.baseline = greeting["baseline"]
+            try:
+                result.difference = check(reference, greeting["found"], "float32")
+                running.append((result, process, conn))
+            except DifferentError as error:
+                result.error = str(error)
+                process.terminate()
     for result in results:
         if result.error:
             message = f"refused: {result.candidate.label} on {case.label}: {result.error}"

@@ -1,4 +1,4 @@
-"""One implementation in a process of its own: proves itself equal, then takes steps when asked."""
+"""One implementation in a process of its own: says what a step gives, takes steps when asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from cases import CLOCKS, PROOF_SEED, Case
 
 from frameworks.candidates import Candidate
-from frameworks.equality import DifferentError, Reference, check, measure
+from frameworks.equality import DifferentError, check, measure
 from midpg_np.checks.model import perturbed_params
 
 N_BATCHES = 6
@@ -36,7 +36,6 @@ def serve(
     conn: Connection,
     case: Case,
     candidate: Candidate,
-    reference: Reference | None,
     clock: str,
     predicts: bool,
 ) -> None:
@@ -44,20 +43,23 @@ def serve(
 
     A process whose steps of training are timed ``predicts`` nothing, so its peak is theirs.
 
-    Sends first a dictionary: ``difference`` from the reference, ``baseline`` memory after the
-    imports and with the parameters, or ``error``.  Then answers a number of steps k, or
+    Sends first a dictionary: ``found``, what a step gives (the parent compares it, so that this
+    process holds nothing for it), ``baseline`` memory after the imports and with the parameters,
+    or ``error``.  Then answers a number of steps k, or
     ("predict", k), with the seconds of each (on a GPU: of all of them by k), and "peak" with
     megabytes.
     """
     if case.threads == 1 and case.device == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     try:
-        step, greeting = _prepare(case, candidate, reference, predicts)
-    except (DifferentError, NotImplementedError) as error:
+        step = candidate.build(case.config, case.params(), "float32", case.device, case.threads)
+        baseline = peak_megabytes()
+        found = measure(step, *case.draw(np.random.default_rng(PROOF_SEED)), predicts)
+    except NotImplementedError as error:
         conn.send({"error": str(error)})
         return
-    conn.send(greeting)
-    del reference
+    conn.send({"baseline": baseline, "found": found})
+    del found
     rng = np.random.default_rng(2)
     pool = cycle([step.stage(*case.draw(rng)) for _ in range(N_BATCHES)])
     while (asked := conn.recv()) is not None:
@@ -67,19 +69,6 @@ def serve(
             conn.send(_time(step, step.predict, pool, asked[1], case.device, CLOCKS[clock]))
         else:
             conn.send(_time(step, step.step, pool, asked, case.device, CLOCKS[clock]))
-
-
-def _prepare(
-    case: Case, candidate: Candidate, reference: Reference | None, predicts: bool
-) -> tuple[Any, dict[str, float]]:
-    """Build the implementation and hold it against the reference, in the process that is timed."""
-    args = (case.config, case.params(), "float32", case.device, case.threads)
-    step = candidate.build(*args)
-    greeting = {"baseline": peak_megabytes(), "difference": 0.0}
-    if reference is not None:
-        theirs = measure(step, *case.draw(np.random.default_rng(PROOF_SEED)), predicts)
-        greeting["difference"] = check(reference, theirs, "float32")
-    return step, greeting
 
 
 def _time(

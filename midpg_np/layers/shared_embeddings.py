@@ -14,7 +14,7 @@ from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.mixture import mixture, mixture_backward
 from midpg_np.layers.orthogonality import Orthogonality, OrthogonalityCache
 from midpg_np.layers.scenario_mlp import grouped_affine, grouped_affine_backward, rows_of
-from midpg_np.ops import affine, affine_backward
+from midpg_np.ops import add_to, affine, affine_backward
 from midpg_np.tree import Tree
 
 COMBINES = ("attention", "select")
@@ -133,10 +133,12 @@ class SharedEmbeddings:
                 dG += self.orthogonality.backward(d_loss, cache.orthogonality)
             dE, dA, da = affine_set_backward(dG, cache.embeddings)
             return dc, dE, {"A": dA, "a": da, "attention": {"W": dW, "b": db}}
-        dE, *own = grouped_affine_backward(dm, cache.combined)
-        dA, da = (rows_of(rows, cache.groups) for rows in own)
+        dE_own, dA_own, da_own = grouped_affine_backward(dm, cache.combined)
+        groups = cache.groups
         if cache.orthogonality is None:
-            return None, dE, {"A": dA, "a": da}
+            return None, dE_own, {"A": rows_of(dA_own, groups), "a": rows_of(da_own, groups)}
         dG = self.orthogonality.backward(d_loss, cache.orthogonality)
-        dE_loss, dA_loss, da_loss = affine_set_backward(dG, cache.embeddings)
-        return None, dE + dE_loss, {"A": dA.dense() + dA_loss, "a": da.dense() + da_loss}
+        dE, dA, da = affine_set_backward(dG, cache.embeddings)
+        dA[groups.ids] += dA_own
+        da[groups.ids] += da_own
+        return None, add_to(dE, dE_own), {"A": dA, "a": da}

@@ -26,6 +26,16 @@ OPTIONS = {
     "apg": [{"condition": condition} for condition in ("group", "self", "mix")]
     + [{"over_rank": None}, {"generator_hidden": (3,)}, {"generate_bias": True}]
     + [{"form": "textbook"}, {"activation": "tanh"}],
+    "ple": [{"n_specific": 2}, {"n_shared": 0}, {"shared_gate_scope": "own"}]
+    + [{"expert_layers": (n,)} for n in (1, 2)]
+    + [{}, {"gate_bias": False}, {"activation": "tanh"}],
+    "star": [{}, {"pn": "none"}, {"aux": False}, {"aux_norm": True}, {"specific_init": "glorot"}],
+    "pepnet": [{"towers": towers} for towers in ("shared", "per_scenario")]
+    + [{"gate_at": "layer_input"}, {"ep_input": "agnostic"}]
+    + [{"prior_scenario": True}, {"gate_hidden": None}],
+    "optmsm": [{"combine": combine} for combine in ("attention", "select")]
+    + [{"combine": "select", "orth_weight": 0.0}, {"orth_on": "gram"}]
+    + [{"hyper": "low_rank"}, {"hyper_input": "aware"}],
 }
 CASES = [(name, options) for name, several in OPTIONS.items() for options in several]
 
