@@ -61,3 +61,12 @@ sys.modules["scipy"] = None
 """
     seen = "from numba.np import arraymath\nassert not arraymath._HAVE_BLAS\n"
     run(hidden + LOOPS + seen)
+
+
+def test_yaml_is_loaded_where_numba_has_settings_to_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(LOOPS + "assert 'yaml' not in sys.modules\nimport numba\nassert not numba.config.DEBUG_JIT")
+    (tmp_path / ".numba_config.yaml").write_text("debug_jit: 1\n")
+    settings = "import numba\nassert numba.config.DEBUG_JIT == 1\n"
+    load = "import sys\nfrom midpg_np.kernels.compiled.lean_numba import import_numba\n"
+    run(load + "import_numba()\nassert 'yaml' in sys.modules\n" + settings)
