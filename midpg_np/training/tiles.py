@@ -8,6 +8,7 @@ row meets another; the embeddings themselves, and the shuffle of contexts, see t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -128,12 +129,16 @@ class TileMemory:
     def __init__(self) -> None:
         self.workspace = Workspace()
         self._passes: dict[tuple[Any, ...], RepeatedPass] = {}
+        self._seen: Counter[tuple[Any, ...]] = Counter()
         self._fixed: Sequence[Any] = ()
 
     def repeated(
         self, pass_: Pass, params: Tree, shape: tuple[Any, ...], fixed: Sequence[Any]
     ) -> RepeatedPass | None:
         """Return the repeated pass for tiles of a shape; None where there is to be none.
+
+        A shape that has come twice as often as the rarest of those recorded takes its place:
+        batches in which a scenario is missing differ in shape from the others, and may come first.
 
         Parameters
         ----------
@@ -146,10 +151,16 @@ class TileMemory:
         if not fixed:
             return None
         if not are_identical(self._fixed, fixed):
-            self._passes, self._fixed = {}, fixed
-        if shape not in self._passes and len(self._passes) < MOST_SHAPES:
+            self._passes, self._seen, self._fixed = {}, Counter(), fixed
+        self._seen[shape] += 1
+        if shape not in self._passes:
+            if len(self._passes) == MOST_SHAPES:
+                rarest = min(self._passes, key=self._seen.__getitem__)
+                if self._seen[shape] <= 2 * self._seen[rarest]:
+                    return None
+                del self._passes[rarest]
             self._passes[shape] = RepeatedPass(pass_, params)
-        return self._passes.get(shape)
+        return self._passes[shape]
 
 
 class TileResult(NamedTuple):

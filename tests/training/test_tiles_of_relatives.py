@@ -120,3 +120,22 @@ def test_a_class_with_passes_of_its_own_is_not_cut():
     assert takes_tiles(Renamed(**sizes))
     got, want = (steps(Doubled(**sizes), tiles) for tiles in (Tiles(4), None))
     np.testing.assert_array_equal(got[0]["z"], want[0]["z"])
+
+
+def test_the_shapes_that_come_most_are_recorded():
+    """Batches that miss scenarios come first; those that have all of them take their place."""
+    pytest.importorskip("numba", reason="without compiled loops nothing is recorded")
+    model, tiles, rng = small_model("star"), Tiles(), generator(5)
+    params, batch = perturbed_params(model, rng), small_batch(rng, N_ROWS)
+
+    def step_on(*present):
+        scenario = np.array(present)[np.arange(N_ROWS) % len(present)]
+        some = batch._replace(scenario=scenario)
+        training_step(model, CROSS_ENTROPIES["full"], params, some, {}, tiles=tiles)
+        recorded = (shape for memory in tiles._memories for shape in memory._passes)
+        return sorted(shape[4][0] for shape in recorded)  # behind rows, X, order, place: ids (M,)
+
+    with compiled_loops("compiled"):
+        assert step_on(0) == [1] and step_on(0, 1) == [1, 2]
+        assert step_on(0, 1, 2) == step_on(0, 1, 2) == [1, 2]
+        assert step_on(0, 1, 2) == [2, 3]
