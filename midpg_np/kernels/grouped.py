@@ -97,8 +97,11 @@ extern "C" __global__ void multiply_groups_dW(
             d[y][column] = b < stop && o < O ? dA[b * O + o] : (REAL)0;
         }
         __syncthreads();
-        for (int y = 0; y < TILE; ++y)
-            for (int t = 0; t < TILE / STEP; ++t) sum[t] += h[y][row + t * STEP] * d[y][column];
+        for (int t = 0; t < TILE / STEP; ++t) {
+            REAL of_tile = 0;  // sums of sums round less
+            for (int y = 0; y < TILE; ++y) of_tile += h[y][row + t * STEP] * d[y][column];
+            sum[t] += of_tile;
+        }
     }
     for (int t = 0; t < TILE / STEP; ++t) {
         int i = first_i + row + t * STEP, o = first_o + column;
@@ -129,7 +132,7 @@ extern "C" __global__ void sum_groups(
     is_exact=False,
 )
 TILE = 32
-CHUNK_OF_GROUP = 4096  # rows of a group that one block adds up
+CHUNK_OF_GROUP = 1024  # rows of a group that one block adds up
 
 
 def _tiles(n: int) -> int:
