@@ -136,6 +136,7 @@ def time_case(
             except DifferentError as error:
                 result.error = str(error)
                 process.terminate()
+                process.join()
     for result in results:
         if result.error:
             message = f"refused: {result.candidate.label} on {case.label}: {result.error}"

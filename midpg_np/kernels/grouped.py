@@ -6,6 +6,7 @@ which may have none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -178,8 +179,8 @@ def product_by_group(H: Array, W: Array, bounds: Array) -> Array:
 
 def multiply_groups(xp: Namespace, H: Array, W: Array, bounds: Array, A: Array) -> None:
     """Write ``product_by_group`` to A."""
-    for m, (start, stop) in enumerate(pairwise(to_numpy(bounds).tolist())):
-        xp.matmul(H[start:stop], W[m], out=A[start:stop])
+    for m, rows in enumerate(_slices(bounds)):
+        xp.matmul(H[rows], W[m], out=A[rows])
 
 
 def _product_by_group_backward_on_device(
@@ -218,10 +219,9 @@ def multiply_groups_backward(
     xp: Namespace, dA: Array, H: Array, W: Array, bounds: Array, dH: Array, dW: Array
 ) -> None:
     """Write ``product_by_group_backward`` to dH and dW."""
-    for m, (start, stop) in enumerate(pairwise(to_numpy(bounds).tolist())):
-        dA_m = dA[start:stop]
-        xp.matmul(dA_m, W[m].T, out=dH[start:stop])
-        xp.matmul(H[start:stop].T, dA_m, out=dW[m])
+    for m, rows in enumerate(_slices(bounds)):
+        xp.matmul(dA[rows], W[m].T, out=dH[rows])
+        xp.matmul(H[rows].T, dA[rows], out=dW[m])
 
 
 def _sum_by_group_on_device(launch: Launcher, x: Array, bounds: Array) -> Array:
@@ -244,5 +244,9 @@ def sum_by_group(x: Array, bounds: Array) -> Array:
     x : (B, I)
     y : (M, I)
     """
-    slices = pairwise(to_numpy(bounds).tolist())
-    return get_xp(x=x).stack([x[start:stop].sum(axis=0) for start, stop in slices])
+    return get_xp(x=x).stack([x[rows].sum(axis=0) for rows in _slices(bounds)])
+
+
+def _slices(bounds: Array) -> Iterator[slice]:
+    """Yield the rows of each group; on the host, a GPU is waited for."""
+    return (slice(start, stop) for start, stop in pairwise(to_numpy(bounds).tolist()))

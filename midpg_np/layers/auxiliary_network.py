@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.layers.embedding import Embedding
 from midpg_np.layers.groups import Groups, group_sum, of_present, spread
-from midpg_np.layers.mlp import MLP, MLPCache, mlp_multiply_adds
+from midpg_np.layers.mlp import MLP, mlp_multiply_adds
 from midpg_np.layers.partitioned_norm import PartitionedNorm, PartitionedNormCache
 from midpg_np.layers.scenario_mlp import rows_of
 from midpg_np.ops import concat, concat_backward
@@ -19,11 +19,14 @@ from midpg_np.tree import Tree
 
 
 class AuxiliaryNetworkCache(NamedTuple):
-    """Groups of the rows, caches of the normalisation (None without one) and of the MLP."""
+    """Groups of the rows, caches of the normalisation (None without one) and of the MLP.
 
-    groups: Groups
+    Groups and MLP are None in what ``read_by_advance`` leaves.
+    """
+
+    groups: Any
     norm: PartitionedNormCache | None
-    mlp: MLPCache
+    mlp: Any
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,13 @@ class AuxiliaryNetwork:
         if self.norm is not None and cache.norm is not None:
             dX, grads["norm"] = self.norm.backward(dX, cache.norm)
         return dX, grads
+
+    def read_by_advance(self, cache: AuxiliaryNetworkCache) -> AuxiliaryNetworkCache:
+        """Return the cache with what ``advance`` reads of it, and nothing else."""
+        norm = cache.norm
+        if self.norm is not None and norm is not None:
+            norm = self.norm.read_by_advance(norm)
+        return AuxiliaryNetworkCache(None, norm, None)
 
     def advance(self, params: Tree, cache: AuxiliaryNetworkCache) -> Tree:
         """Move the statistics of the normalisation, if there is one."""

@@ -94,10 +94,10 @@ class Candidates:
 
     def own_places(self, groups: Groups) -> Array:
         """Return (B, C): where in the list the candidates of each sorted row stand."""
-        xp, place = get_xp(groups.ids), groups.scenario[:, None] * self.n_specific
-        n_first, shared = self.n_all - self.n_shared, xp.zeros_like(place)
-        own = place + xp.arange(self.n_specific)
-        return xp.concatenate([own, shared + xp.arange(n_first, self.n_all)], axis=1)
+        xp, first = get_xp(groups.ids), groups.scenario[:, None] * self.n_specific
+        own = first + xp.arange(self.n_specific)
+        shared = xp.zeros_like(first) + xp.arange(self.n_all - self.n_shared, self.n_all)
+        return xp.concatenate([own, shared], axis=1)
 
     def is_own(self, groups: Groups) -> Array:
         """Return (B, E): whether a sorted row shares its scenario with an expert, or all do."""

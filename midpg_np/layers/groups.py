@@ -140,13 +140,11 @@ def group_sum(x: Array, groups: Groups) -> Array:
         Rows sorted by scenario.
     y : (M, I)
     """
-    if kernels.fuses(x):
+    n_groups = len(groups.ids)
+    if n_groups > FEW_SCENARIOS or kernels.fuses(x):
         return kernels.sum_by_group(x, groups.bounds)
-    xp, n_groups = get_xp(x), len(groups.ids)
-    if n_groups <= FEW_SCENARIOS:
-        is_member = xp.arange(n_groups)[:, None] == groups.member
-        return is_member.astype(x.real.dtype) @ x
-    return xp.stack([x[rows].sum(axis=0) for rows in groups.slices])
+    is_member = get_xp(x).arange(n_groups)[:, None] == groups.member
+    return is_member.astype(x.real.dtype) @ x
 
 
 def group_mean(x: Array, groups: Groups) -> Array:

@@ -149,6 +149,10 @@ class PartitionedNorm:
         }
         return dX, grads
 
+    def read_by_advance(self, cache: PartitionedNormCache) -> PartitionedNormCache:
+        """Return the cache with what ``advance`` reads of it, and nothing else."""
+        return cache._replace(inverse_std=None, X_hat=None, gamma=None, gamma_d=None)
+
     def advance(self, params: Tree, cache: PartitionedNormCache) -> Tree:
         """Move the statistics of the scenarios that were normalised by their own rows.
 

@@ -170,7 +170,10 @@ class PLE(Routed):
 
     @property
     def has_fixed_work(self) -> bool:
-        """Whether a CPU does the same for every batch of one size with the same scenarios."""
+        """Whether a device gets the same work for every batch of one size.
+
+        On a CPU, which passes over scenarios without rows: and with as many scenarios.
+        """
         return self.form == "grouped"
 
     def network(

@@ -13,10 +13,9 @@ from midpg_np.backend import Array, constant, get_xp
 from midpg_np.batch import Batch
 from midpg_np.layers.auxiliary_network import AuxiliaryNetwork, AuxiliaryNetworkCache
 from midpg_np.layers.embedding import Embedding
-from midpg_np.layers.groups import Groups
 from midpg_np.layers.mlp import mlp_multiply_adds
 from midpg_np.layers.partitioned_norm import STATISTICS, PartitionedNorm, PartitionedNormCache
-from midpg_np.layers.star_mlp import StarMLP, StarMLPCache
+from midpg_np.layers.star_mlp import StarMLP
 from midpg_np.models.protocol import Draws, ModelCache, ModelOutput, ParamCount
 from midpg_np.models.routed import Routed, in_order_of_batch, in_order_of_groups
 from midpg_np.tree import Tree, tree_flatten, tree_size
@@ -27,6 +26,8 @@ NORMS = ("partitioned", "none")
 
 class STARCache(NamedTuple):
     """Intermediates of a forward pass, rows sorted by scenario.
+
+    What ``read_by_advance`` leaves out is None.
 
     Shapes
     ------
@@ -40,10 +41,10 @@ class STARCache(NamedTuple):
     V: Array
     norm: PartitionedNormCache | None
     z_main: Array
-    star: StarMLPCache
+    star: Any
     z_aux: Array | None
     aux: AuxiliaryNetworkCache | None
-    groups: Groups
+    groups: Any
     detached: dict[str, Array]
 
 
@@ -248,12 +249,13 @@ class STAR(Routed):
 
     def read_by_advance(self, cache: STARCache) -> STARCache:
         """Return the cache of ``network`` with what ``advance`` reads of it, and nothing else."""
-        kept: dict[str, Any] = dict.fromkeys(cache._fields)
-        kept["norm"], aux = _statistics(cache.norm), cache.aux
+        norm, aux = cache.norm, cache.aux
+        if norm is not None:
+            norm = self.norm.read_by_advance(norm)
         if aux is not None:
-            of_aux: dict[str, Any] = dict.fromkeys(aux._fields)
-            kept["aux"] = aux._replace(**of_aux | {"norm": _statistics(aux.norm)})
-        return cache._replace(**kept)
+            aux = self.auxiliary_network.read_by_advance(aux)
+        kept = cache._replace(X=None, V=None, z_main=None, z_aux=None, star=None, groups=None)
+        return kept._replace(norm=norm, aux=aux)
 
     def kinks(self, cache: ModelCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them."""
@@ -279,9 +281,3 @@ class STAR(Routed):
     def _n_state(self, params: Tree) -> int:
         leaves = tree_flatten(params)
         return sum(leaves[path].size for path in self.buffers)
-
-
-def _statistics(cache: PartitionedNormCache | None) -> PartitionedNormCache | None:
-    if cache is None:
-        return None
-    return cache._replace(inverse_std=None, X_hat=None, gamma=None, gamma_d=None)

@@ -41,7 +41,7 @@ CASES = [(name, options) for name, several in OPTIONS.items() for options in sev
 
 
 def steps(model, tiles, n=5):
-    """Losses, logits and gradients of steps on new rows, with parameters that change in place."""
+    """What steps on new rows give, and the buffers after them; parameters change in place."""
     rng = generator(2)
     params, found = perturbed_params(model, rng), []
     for _ in range(n):
@@ -52,8 +52,10 @@ def steps(model, tiles, n=5):
         leaves = tree_flatten(params)
         for path, g in grads.items():
             leaves[path] -= 0.1 * g / (1.0 + np.abs(g).max())  # APG's are large
-        if hasattr(model, "advance"):  # its buffer is another array in every step
+        if hasattr(model, "advance"):  # its buffers are other arrays in every step
             params = model.advance(params, result.cache)
+            leaves = tree_flatten(params)
+            found[-1] |= {path: leaves[path].copy() for path in model.buffers}
         del result
     return found
 
@@ -80,15 +82,29 @@ def test_bits_are_those_of_the_pass_itself(monkeypatch, name, options):
     assert taken.is_recordable and taken._recordings[0].is_proven
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_a_whole_batch_is_never_cut(name):
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_a_whole_batch_is_never_cut(name, options):
     """With threads it is one tile too, and in the memory that the step before has used."""
-    model, tiles = small_model(name), Tiles(4, 3)
+    model, tiles = small_model(name, **options), Tiles(4, 3)
     for got, want in zip(steps(model, tiles), steps(model, None), strict=True):
         assert got.keys() == want.keys()
         for key in got:
             np.testing.assert_array_equal(got[key], want[key], err_msg=key)
     assert threads_of_blas(model, 6) == 6
+
+
+@pytest.mark.parametrize("name", ["ple", "star"])
+def test_a_batch_of_as_many_scenarios_as_rows(name):
+    """Where the rows of a scenario begin is one number more than there are rows."""
+    model, rng = small_model(name), generator(3)
+    params, batch = perturbed_params(model, rng), small_batch(rng, model.n_scenarios)
+    batch = batch._replace(scenario=np.arange(model.n_scenarios)[::-1])
+    step = model, CROSS_ENTROPIES["full"], params, batch, {}
+    got, want = (training_step(*step, tiles=tiles) for tiles in (Tiles(), None))
+    assert np.array_equal(got.output.logit, want.output.logit)
+    grads = tree_flatten(dense_gradients(want.grads))
+    for path, gradient in tree_flatten(dense_gradients(got.grads)).items():
+        np.testing.assert_array_equal(gradient, grads[path], err_msg=path)
 
 
 def test_many_rows_are_not_recorded(monkeypatch):
