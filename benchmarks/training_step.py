@@ -29,8 +29,6 @@ from turns import Proofs, Timed, time_case
 from midpg_np.backend import to_device
 from midpg_np.models import MODELS
 
-BATCH_OF_RELATIVES = 512
-
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
@@ -63,7 +61,7 @@ def arguments() -> argparse.Namespace:
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:
-    """Yield the cases; models without a core at the smallest batch, but for DNN."""
+    """Yield the cases."""
     sizes = TINY if args.tiny else SIZES
     threads = args.threads if args.device == "cpu" else args.threads[:1]
     for n_threads in threads:
@@ -74,7 +72,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
                     for variant in args.variants:
                         for divisor in args.sizes[:1] if variant == "non" else args.sizes:
                             yield Case(model, variant, divisor, *common)
-                elif model == "dnn" or batch in (BATCH_OF_RELATIVES, min(args.batch)):
+                else:
                     yield Case(model, "", 0, *common)
 
 

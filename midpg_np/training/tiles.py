@@ -8,13 +8,11 @@ row meets another; the embeddings themselves, and the shuffle of contexts, see t
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import partial
-from itertools import chain
-from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from midpg_np import kernels
@@ -87,44 +85,58 @@ class Tiles:
         self.rows = rows
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._memories = [TileMemory() for _ in range(threads)]
-        # In turn: while the results of a tile are in use, the memory that made them is the last.
-        self._idle: SimpleQueue[TileMemory] = SimpleQueue()
-        for memory in self._memories:
-            self._idle.put(memory)
 
     def map(
         self, work: Callable[[slice, TileMemory], Any], n_rows: int, whole: bool = False
     ) -> Iterator[Any]:
-        """Yield ``work(rows, memory)`` for every tile, in order; ``whole``: for one of all rows."""
+        """Yield ``work(rows, memory)`` for every tile, in order; ``whole``: for one of all rows.
+
+        Let go of each before you ask for the next, so that its memory is free.
+        """
         size = n_rows if whole else self.rows
         slices = [slice(i, min(i + size, n_rows)) for i in range(0, n_rows, size)]
-        if len(slices) <= len(self._memories):  # a memory for each tile
-            # This thread, which would only wait, takes the first.
-            others = self._on_threads(work, slices[1:], self._memories[1:])
-            return chain(map(work, slices[:1], self._memories), others)
-
-        def with_memory(rows: slice) -> Any:
-            memory = self._idle.get()
-            try:
-                return work(rows, memory)
-            finally:
-                self._idle.put(memory)
-
-        return self._on_threads(with_memory, slices)
-
-    def _on_threads(self, work: Callable[..., Any], *args: Sequence[Any]) -> Iterator[Any]:
-        """Map as ``map`` does, on the threads if there are any; what is first begins first.
-
-        Each works in a copy of this one's context, and so with its ``compiled_loops``.
-        """
         if self._pool is None:
-            return map(work, *args)
-        runs = [copy_context().run for _ in args[0]]
-        return self._pool.map(lambda run, *some: run(work, *some), runs, *args)
+            return (work(rows, self._memories[0]) for rows in slices)
+        return self._on_threads(self._pool, work, slices)
+
+    def _on_threads(
+        self, pool: Executor, work: Callable[..., Any], slices: Sequence[slice]
+    ) -> Iterator[Any]:
+        """Begin a tile as soon as there is a memory of which the result has been let go.
+
+        Each works in a copy of this thread's context, and so with its ``compiled_loops``.
+        """
+        n_memories = len(self._memories)
+
+        def begin(i: int) -> tuple[Future[None], list[Any]]:
+            place: list[Any] = []
+            task = partial(_keep, place, work, slices[i], self._memories[i % n_memories])
+            return pool.submit(copy_context().run, task), place
+
+        under_way = deque(map(begin, range(1, min(n_memories, len(slices)))))
+        try:
+            yield work(slices[0], self._memories[0])  # this thread would only wait
+            for i in range(n_memories, len(slices)):
+                under_way.append(begin(i))
+                yield _result(*under_way.popleft())
+            while under_way:
+                yield _result(*under_way.popleft())
+        finally:  # nobody may work in these memories when the next batch comes
+            wait([future for future, _ in under_way])
+
+
+def _keep(place: list[Any], work: Callable[..., Any], *args: Any) -> None:
+    """Leave the result in ``place``: what a future holds, its thread holds for a moment more."""
+    place.append(work(*args))
+
+
+def _result(future: Future[None], place: list[Any]) -> Any:
+    future.result()
+    return place.pop()
 
 
 class TileMemory:
-    """What one thread works with: memory, and the passes that it has recorded."""
+    """What one tile at a time works with: memory, and the passes that are recorded in it."""
 
     def __init__(self) -> None:
         self.workspace = Workspace()

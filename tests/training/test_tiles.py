@@ -1,5 +1,9 @@
 """Steps in tiles: the same losses and gradients, whatever the tiles and the threads."""
 
+import weakref
+from collections import Counter
+from time import sleep
+
 import numpy as np
 import pytest
 from small import assert_close, partners, small_batch, small_model
@@ -69,6 +73,63 @@ def test_threads_change_no_bit(threads):
         for path, g in tree_flatten(dense_gradients(got.grads)).items():
             assert np.array_equal(g, want_grads[path]), path
         assert {k: float(v) for k, v in got.losses.items()} == want.losses
+
+
+class Result:
+    """What a tile gives, for as long as somebody holds it."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+def watched(pace, last):
+    """Work on tiles of one row; ``last``: by memory a reference to its last result."""
+
+    def work(rows, memory):
+        assert last.get(memory, dead)() is None, "the last result in this memory is still held"
+        sleep(pace(rows.start))
+        result = Result(rows.start)
+        last[memory] = weakref.ref(result)
+        return result
+
+    return work
+
+
+def dead():
+    return None
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("slow", range(5))
+def test_no_memory_is_used_while_its_result_is_held(threads, slow):
+    """However slow a tile is: those behind it wait, and come in order."""
+    last, found = {}, []
+    work = watched(lambda i: 0.02 * (i % 5 == slow), last)
+    for result in Tiles(1, threads).map(work, 11):
+        found.append(result.number)
+        sleep(0.002)
+        del result
+    assert found == list(range(11))
+    assert len(last) == threads
+
+
+@pytest.mark.parametrize("bad", [0, 1, 4])
+def test_nobody_works_on_after_an_error(bad):
+    """The next batch finds all memories idle."""
+    at_work = Counter()
+
+    def work(rows, memory):
+        at_work[memory] += 1
+        if rows.start == bad:
+            at_work[memory] -= 1
+            raise FloatingPointError("a tile went wrong")
+        sleep(0.02)
+        at_work[memory] -= 1
+
+    with pytest.raises(FloatingPointError):
+        list(Tiles(1, 3).map(work, 9))
+    assert len(at_work) == 3
+    assert not any(at_work.values())
 
 
 def test_results_of_a_step_survive_the_next():
