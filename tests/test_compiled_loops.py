@@ -51,6 +51,25 @@ def test_loops_compute_what_numpy_does(loops, name, dtype, sizes, seed):
     assert_agrees(got, case, name, dtype)
 
 
+@pytest.mark.parametrize(("n_rows", "width"), [(1500, 7), (256, 16), (257, 16), (3, 5000)])
+def test_a_table_of_many_blocks_has_the_same_bits(loops, n_rows, width):
+    """Also those of minus zero, which a flushed moment may be."""
+    rng = generator(n_rows)
+    p, m = (rng.normal(size=(n_rows, width)).astype(np.float32) for _ in range(2))
+    m[rng.random(n_rows) < 0.5] = -0.0
+    v = m * m
+    ids = np.flatnonzero(rng.random(n_rows) < 0.5)
+    rows = rng.normal(size=(ids.size, width)).astype(np.float32)
+    got, want = ([x.copy() for x in (p, m, v)] for _ in range(2))
+    now = 0.9, 0.999, (1e-3, 1e-8, False)
+    kernels.adam_table(*want, ids, rows, *now)
+    with loops:
+        kernels.adam_table(*got, ids, rows, *now)
+    for g, w, before in zip(got, want, (p, m, v), strict=True):
+        np.testing.assert_array_equal(g.view(np.uint32), w.view(np.uint32))
+        assert not np.array_equal(g, before)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_has_loops_is_served_by_them(loops, name, monkeypatch):
     find, served = dispatch._compiled_form, []

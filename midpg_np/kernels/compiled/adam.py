@@ -6,8 +6,10 @@ import numpy as np
 
 from midpg_np.backend import Array
 from midpg_np.kernels.compiled.loops import exact_loops
+from midpg_np.kernels.dispatch import empty
 
 Now = tuple[float, float, bool]
+ENTRIES_PER_BLOCK = 4096  # of a table: they and their gradient stay in the first-level cache
 
 
 def adam_step(
@@ -25,8 +27,10 @@ def adam_table(
 ) -> None:  # fmt: skip
     """As ``kernels.adam_table``."""
     a, e, is_flush = now
+    width = p.shape[1]
+    g = empty(np, (max(1, ENTRIES_PER_BLOCK // width), width), p.dtype)
     constants = _constants(p, beta1, beta2, a, e)
-    _table(p, m, v, ids, np.ascontiguousarray(rows), *constants)
+    _table(p, m, v, ids, np.ascontiguousarray(rows), g, *constants)
     _flush_all(m, v, is_flush)
 
 
@@ -58,28 +62,19 @@ def _dense(p, g, m, v, decay1, decay2, rest1, rest2, a, e):
 
 
 @exact_loops
-def _still(p, m, v, decay1, decay2, a, e):
-    """Step of entries without gradient."""
-    for i in range(p.size):
-        m_i = m[i] * decay1
-        v_i = v[i] * decay2
-        m[i] = m_i
-        v[i] = v_i
-        p[i] -= m_i / (np.sqrt(v_i) + e) * a
+def _table(p, m, v, ids, rows, g, decay1, decay2, rest1, rest2, a, e):
+    """Step on all rows, some at a time with their gradient laid out in g.
 
-
-@exact_loops
-def _table(p, m, v, ids, rows, decay1, decay2, rest1, rest2, a, e):
-    """Step on all rows; those between two with a gradient lie side by side and are one run."""
-    V, done = p.shape[0], 0
-    for n in range(ids.size):
-        i = min(ids[n], V)
-        if done < i:
-            run = slice(done, i)
-            _still(p[run].reshape(-1), m[run].reshape(-1), v[run].reshape(-1), decay1, decay2, a, e)
-        if i == V:
-            return
-        _dense(p[i], rows[n], m[i], v[i], decay1, decay2, rest1, rest2, a, e)
-        done = i + 1
-    run = slice(done, V)
-    _still(p[run].reshape(-1), m[run].reshape(-1), v[run].reshape(-1), decay1, decay2, a, e)
+    Minus zero where there is none: added to a product it changes no bit, not even a sign.
+    """
+    (V, k), n, zero = p.shape, 0, g.dtype.type(0.0)
+    for first in range(0, V, len(g)):
+        last = min(first + len(g), V)
+        g[:] = -zero
+        while n < ids.size and ids[n] < last:
+            for j in range(k):
+                g[ids[n] - first, j] = rows[n, j]
+            n += 1
+        block = slice(first, last)
+        flat = p[block].reshape(-1), g.reshape(-1), m[block].reshape(-1), v[block].reshape(-1)
+        _dense(*flat, decay1, decay2, rest1, rest2, a, e)
