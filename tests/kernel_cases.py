@@ -49,15 +49,17 @@ def _product_cases(draw, s):
 def _elementwise_cases(draw, s):
     x = draw(s.d_m, s.n_samples)
     x[:, ::5] = 0.0  # corners
+    tall = draw(s.n_samples, 9 * s.d_m)  # of several tiles of columns
+    tall[::5] = 0.0
     return {
         "relu": (kernels.relu, (x,)),
         "relu_backward": (kernels.relu_backward, (draw(*x.shape), x > 0)),
         "bias_relu": (kernels.bias_relu, (x, draw(s.d_m))),
         "bias_relu_backward": (kernels.bias_relu_backward, (draw(*x.shape), x > 0)),
-        "bias_relu_batch_first": (kernels.bias_relu_batch_first, (x, draw(s.n_samples))),
+        "bias_relu_batch_first": (kernels.bias_relu_batch_first, (tall, draw(9 * s.d_m))),
         "bias_relu_batch_first_backward": (
             kernels.bias_relu_batch_first_backward,
-            (draw(*x.shape), x > 0),
+            (draw(*tall.shape), tall > 0),
         ),
     }
 
@@ -235,7 +237,6 @@ def make_case(name, rng, sizes, dtype):
 EXACT = tuple(name for name in NAMES if name.startswith("adam"))
 # Compiled for a CPU only; a GPU has the array operations.
 LOOPS_ONLY = (
-    *("bias_relu_batch_first", "bias_relu_batch_first_backward"),
     *("lookup, rows apart", "lookup, columns apart", "lookup_rows_backward", "sum_by_id"),
     *(name for name in NAMES if FAMILY_OF[name] is _missed_cases),
     *(name for name in NAMES if name.startswith(("take_candidates", "give_candidates"))),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import CLOCKS, PROOF_SEED, Case
+from cases import CLOCKS, Case
 
 from frameworks.candidates import Candidate
 from frameworks.equality import DifferentError, check, measure
@@ -54,7 +54,7 @@ def serve(
     try:
         step = candidate.build(case.config, case.params(), "float32", case.device, case.threads)
         baseline = peak_megabytes()
-        found = measure(step, *case.draw(np.random.default_rng(PROOF_SEED)), predicts)
+        found = measure(step, *case.proof(), predicts)
     except NotImplementedError as error:
         conn.send({"error": str(error)})
         return
@@ -95,7 +95,7 @@ def _time(
 def refer(conn: Connection, case: Case, candidate: Candidate) -> None:
     """Send the step of a candidate in float64 on the batch that every process is checked with."""
     step = candidate.build(case.config, case.params(), "float64", case.device, 1)
-    conn.send(measure(step, *case.draw(np.random.default_rng(PROOF_SEED))))
+    conn.send(measure(step, *case.proof()))
 
 
 def prove(conn: Connection, case: Case, candidate: Candidate) -> None:

@@ -1,6 +1,6 @@
 """Affine maps and ReLU around a matrix product: bias and activation in one pass over memory.
 
-``x`` may be of any shape; with a bias, batch last: (features, B).
+``x`` may be of any shape; with a bias, batch last: (features, B), or batch first: (B, features).
 """
 
 from __future__ import annotations
@@ -64,7 +64,52 @@ extern "C" __global__ void bias_relu_backward(
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[(wide)blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
+
+// The same two, batch first: a block walks down 32 columns of a chunk, a warp to each row.
+#define COLUMNS 32
+#define STEP (THREADS / COLUMNS)
+
+extern "C" __global__ void bias_relu_batch_first(
+    REAL* P, const REAL* bias, REAL* H, bool* is_positive, wide B, int O, wide chunk
+) {
+    int o = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS;
+    wide start = (wide)blockIdx.y * chunk, stop = start + chunk < B ? start + chunk : B;
+    if (o >= O) return;
+    for (wide b = start + threadIdx.x / COLUMNS; b < stop; b += STEP) {
+        wide i = b * O + o;
+        REAL a = P[i] + bias[o];
+        bool keep = a > (REAL)0;
+        P[i] = a;
+        H[i] = keep || a != a ? a : (REAL)0;
+        is_positive[i] = keep;
+    }
+}
+
+extern "C" __global__ void bias_relu_batch_first_backward(
+    REAL* dH, const bool* is_positive, REAL* partial, wide B, int O, wide chunk
+) {
+    __shared__ REAL part[STEP][COLUMNS];
+    int column = threadIdx.x % COLUMNS, row = threadIdx.x / COLUMNS;
+    int o = blockIdx.x * COLUMNS + column;
+    wide start = (wide)blockIdx.y * chunk, stop = start + chunk < B ? start + chunk : B;
+    REAL sum = 0;
+    if (o < O)
+        for (wide b = start + row; b < stop; b += STEP) {
+            wide i = b * O + o;
+            REAL da = dH[i] * (REAL)is_positive[i];
+            dH[i] = da;
+            sum += da;
+        }
+    part[row][column] = sum;
+    __syncthreads();
+    if (row > 0 || o >= O) return;
+    for (int y = 1; y < STEP; ++y) sum += part[y][column];
+    partial[(wide)blockIdx.y * O + o] = sum;
+}
 """)
+COLUMNS = 32
+ROWS_OF_BLOCK = 64  # of a batch stored first, where nothing is added up
+ROWS_OF_SUM = 512
 
 
 def _relu_on_device(launch: Launcher, x: Array) -> tuple[Array, Array]:
@@ -115,7 +160,19 @@ def bias_relu(P: Array, b: Array) -> tuple[Array, Array, Array]:
     return P, get_xp(P=P).maximum(P, 0), P > 0
 
 
-@fused(None, compiled="elementwise")
+def _bias_relu_batch_first_on_device(
+    launch: Launcher, P: Array, b: Array
+) -> tuple[Array, Array, Array]:
+    P, b = launch.inputs(P, b)
+    (n_samples, n_features), size = P.shape, ROWS_OF_BLOCK
+    H, is_positive = launch.empty(*P.shape), launch.xp.empty(P.shape, dtype=np.bool_)
+    args = P, b, H, is_positive, np.int64(n_samples), np.int32(n_features), np.int64(size)
+    grid = -(-n_features // COLUMNS), -(-n_samples // size)
+    launch.blocks(ELEMENTWISE, "bias_relu_batch_first", *grid, *args)
+    return P, H, is_positive
+
+
+@fused(_bias_relu_batch_first_on_device, compiled="elementwise")
 def bias_relu_batch_first(P: Array, b: Array) -> tuple[Array, Array, Array]:
     """As ``bias_relu``, with P, A and H (B, O)."""
     P += b
@@ -148,7 +205,20 @@ def bias_relu_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     return dH, dH.sum(axis=1)
 
 
-@fused(None, compiled="elementwise")
+def _bias_relu_batch_first_backward_on_device(
+    launch: Launcher, dH: Array, is_positive: Array
+) -> tuple[Array, Array]:
+    dH, is_positive = launch.inputs(dH, is_positive)
+    (n_samples, n_features), size = dH.shape, ROWS_OF_SUM
+    chunks = max(1, -(-n_samples // size))
+    partial = launch.empty(chunks, n_features)
+    args = dH, is_positive, partial, np.int64(n_samples), np.int32(n_features), np.int64(size)
+    n_tiles = -(-n_features // COLUMNS)
+    launch.blocks(ELEMENTWISE, "bias_relu_batch_first_backward", n_tiles, chunks, *args)
+    return dH, (partial.reshape(-1) if chunks == 1 else total(launch, partial, 1.0))
+
+
+@fused(_bias_relu_batch_first_backward_on_device, compiled="elementwise")
 def bias_relu_batch_first_backward(dH: Array, is_positive: Array) -> tuple[Array, Array]:
     """As ``bias_relu_backward``, with dH and dA (B, O)."""
     dH *= is_positive
