@@ -24,6 +24,7 @@ import numpy as np
 import roofline
 from cases import SIZES, TINY, VARIANTS, WEIGHTED, Case
 from frameworks.candidates import DEFAULT, FRAMEWORKS, candidates
+from threadpoolctl import threadpool_info
 from turns import Proofs, Timed, time_case
 
 from midpg_np.backend import to_device
@@ -85,7 +86,14 @@ def show_machine(names: list[str]) -> None:
         except PackageNotFoundError:
             found.append(f"{name} not installed")
     print(f"{cpu_name()}, {os.cpu_count()} cores; Python {platform.python_version()}, ", end="")
-    print(", ".join(found))
+    print(", ".join(found + products()))
+
+
+def products() -> list[str]:
+    """Libraries that make NumPy's products, with the kernels they have chosen."""
+    keys = "internal_api", "version", "architecture"
+    libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
+    return [" ".join(str(lib.get(key, "")) for key in keys) for lib in libraries]
 
 
 def cpu_name() -> str:
