@@ -126,7 +126,12 @@ template <class T> static T __shfl_xor_sync(unsigned, T value, int lanes) {
 """
 
 FOLDER = Path(__file__).parent / "__pycache__" / "cuda-shim"
-BARRIERS = ("__syncthreads", "block_sum", "warp_sum")  # functions at which threads meet
+BARRIERS = (
+    "__syncthreads",
+    "block_sum",
+    "column_sum",
+    "warp_sum",
+)  # functions at which threads meet
 KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 OPTIONS = {"--fmad=false": "-ffp-contract=off"}
 TYPES = {"wide": np.int64, "int": np.int32, "bool": np.bool_, "Leaves": _LEAVES}

@@ -64,6 +64,15 @@ def _elementwise_cases(draw, s):
     }
 
 
+def _gate_cases(draw, s):
+    shape = s.n_samples, 9 * s.d_m  # of several tiles of columns
+    delta = 2.0 * _sigmoid(draw(*shape))
+    return {
+        "gate": (kernels.gate, (draw(*shape), draw(shape[1]), draw(*shape), 2.0)),
+        "gate_backward": (kernels.gate_backward, (draw(*shape), draw(*shape), delta, 2.0)),
+    }
+
+
 def _pair_cases(draw, s):
     v, B = s.d_m, s.n_samples
     e, A = draw(v, 2 * B), draw(v, 2 * B)
@@ -88,15 +97,13 @@ def _row_cases(draw, s, rng):
 
 
 def _pruning_cases(draw, s):
-    v_in, d_pi, y = (
-        draw(s.d_m, s.n_samples),
-        draw(s.d_m, s.n_samples),
-        _sigmoid(draw(s.d_m, s.n_samples)),
-    )
-    backward = kernels.pruning_factors_backward
+    shape = s.n_samples, 9 * s.d_m  # of several tiles of columns
+    P, H, d_pruned, y = draw(*shape), draw(*shape), draw(*shape), _sigmoid(draw(*shape))
+    alpha, pi = abs(draw(1)), 2.0 * y * (y > 0.5)
+    backward = d_pruned, H, y, pi, y > 0.5, draw(1), draw(1)
     return {
-        "pruning_factors": (kernels.pruning_factors, (v_in, abs(draw(1)), 2.0, 0.25)),
-        "pruning_factors_backward": (backward, (d_pi, y, y > 0.5, draw(1))),
+        "prune": (kernels.prune, (P, draw(shape[1]), H, alpha, 2.0, 0.25)),
+        "prune_backward": (kernels.prune_backward, backward),
     }
 
 
@@ -204,7 +211,7 @@ def _sigmoid(x):
 
 
 FAMILIES = (
-    *(_core_cases, _product_cases, _loss_cases, _elementwise_cases, _pair_cases),
+    *(_core_cases, _product_cases, _loss_cases, _elementwise_cases, _gate_cases, _pair_cases),
     *(_pruning_cases, _mixture_cases, _group_cases, _row_cases),
     *(_missed_cases, _adam_cases),
 )

@@ -23,13 +23,14 @@ from midpg_np.kernels.elementwise import (
     relu_backward,
     sum_samples,
 )
+from midpg_np.kernels.gates import gate, gate_backward
 from midpg_np.kernels.grouped import product_by_group, product_by_group_backward, sum_by_group
 from midpg_np.kernels.losses import cross_entropy, jensen_shannon, jensen_shannon_backward
 from midpg_np.kernels.missed import sum_missed
 from midpg_np.kernels.mixtures import give_candidates, mix, mix_backward, take_candidates
 from midpg_np.kernels.modulated import modulated_product, modulated_product_backward
 from midpg_np.kernels.pairs import pair_scores, pair_scores_backward
-from midpg_np.kernels.pruning import pruning_factors, pruning_factors_backward
+from midpg_np.kernels.pruning import prune, prune_backward
 from midpg_np.kernels.rows import (
     give_samples,
     lookup,
@@ -60,6 +61,8 @@ __all__ = [
     "cross_entropy",
     "empty",
     "fuses",
+    "gate",
+    "gate_backward",
     "give_candidates",
     "give_samples",
     "jensen_shannon",
@@ -76,8 +79,8 @@ __all__ = [
     "pair_scores_backward",
     "product_by_group",
     "product_by_group_backward",
-    "pruning_factors",
-    "pruning_factors_backward",
+    "prune",
+    "prune_backward",
     "relu",
     "relu_backward",
     "room",

@@ -9,7 +9,7 @@ import numpy as np
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.kernels.dispatch import fused
-from midpg_np.kernels.launch import CHUNK, Launcher, Source, n_chunks, total
+from midpg_np.kernels.launch import CHUNK, ROWS_OF_BLOCK, Launcher, Source, n_chunks, total
 
 ELEMENTWISE = Source(r"""
 extern "C" __global__ void relu(const REAL* x, REAL* y, bool* is_positive, wide n) {
@@ -65,17 +65,13 @@ extern "C" __global__ void bias_relu_backward(
     if (threadIdx.x == 0) partial[(wide)blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// The same two, batch first: a block walks down 32 columns of a chunk, a warp to each row.
-#define COLUMNS 32
-#define STEP (THREADS / COLUMNS)
-
+// The same two, batch first.
 extern "C" __global__ void bias_relu_batch_first(
     REAL* P, const REAL* bias, REAL* H, bool* is_positive, wide B, int O, wide chunk
 ) {
-    int o = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS;
-    wide start = (wide)blockIdx.y * chunk, stop = start + chunk < B ? start + chunk : B;
+    int o = feature();
     if (o >= O) return;
-    for (wide b = start + threadIdx.x / COLUMNS; b < stop; b += STEP) {
+    for (wide b = first_sample(chunk); b < last_sample(B, chunk); b += ROWS_AT_ONCE) {
         wide i = b * O + o;
         REAL a = P[i] + bias[o];
         bool keep = a > (REAL)0;
@@ -88,28 +84,18 @@ extern "C" __global__ void bias_relu_batch_first(
 extern "C" __global__ void bias_relu_batch_first_backward(
     REAL* dH, const bool* is_positive, REAL* partial, wide B, int O, wide chunk
 ) {
-    __shared__ REAL part[STEP][COLUMNS];
-    int column = threadIdx.x % COLUMNS, row = threadIdx.x / COLUMNS;
-    int o = blockIdx.x * COLUMNS + column;
-    wide start = (wide)blockIdx.y * chunk, stop = start + chunk < B ? start + chunk : B;
+    int o = feature();
     REAL sum = 0;
     if (o < O)
-        for (wide b = start + row; b < stop; b += STEP) {
+        for (wide b = first_sample(chunk); b < last_sample(B, chunk); b += ROWS_AT_ONCE) {
             wide i = b * O + o;
             REAL da = dH[i] * (REAL)is_positive[i];
             dH[i] = da;
             sum += da;
         }
-    part[row][column] = sum;
-    __syncthreads();
-    if (row > 0 || o >= O) return;
-    for (int y = 1; y < STEP; ++y) sum += part[y][column];
-    partial[(wide)blockIdx.y * O + o] = sum;
+    column_sum(sum, partial, O);
 }
 """)
-COLUMNS = 32
-ROWS_OF_BLOCK = 64  # of a batch stored first, where nothing is added up
-ROWS_OF_SUM = 512
 
 
 def _relu_on_device(launch: Launcher, x: Array) -> tuple[Array, Array]:
@@ -164,11 +150,9 @@ def _bias_relu_batch_first_on_device(
     launch: Launcher, P: Array, b: Array
 ) -> tuple[Array, Array, Array]:
     P, b = launch.inputs(P, b)
-    (n_samples, n_features), size = P.shape, ROWS_OF_BLOCK
     H, is_positive = launch.empty(*P.shape), launch.xp.empty(P.shape, dtype=np.bool_)
-    args = P, b, H, is_positive, np.int64(n_samples), np.int32(n_features), np.int64(size)
-    grid = -(-n_features // COLUMNS), -(-n_samples // size)
-    launch.blocks(ELEMENTWISE, "bias_relu_batch_first", *grid, *args)
+    args = P, b, H, is_positive
+    launch.columns(ELEMENTWISE, "bias_relu_batch_first", P.shape, ROWS_OF_BLOCK, *args)
     return P, H, is_positive
 
 
@@ -209,13 +193,8 @@ def _bias_relu_batch_first_backward_on_device(
     launch: Launcher, dH: Array, is_positive: Array
 ) -> tuple[Array, Array]:
     dH, is_positive = launch.inputs(dH, is_positive)
-    (n_samples, n_features), size = dH.shape, ROWS_OF_SUM
-    chunks = max(1, -(-n_samples // size))
-    partial = launch.empty(chunks, n_features)
-    args = dH, is_positive, partial, np.int64(n_samples), np.int32(n_features), np.int64(size)
-    n_tiles = -(-n_features // COLUMNS)
-    launch.blocks(ELEMENTWISE, "bias_relu_batch_first_backward", n_tiles, chunks, *args)
-    return dH, (partial.reshape(-1) if chunks == 1 else total(launch, partial, 1.0))
+    name = "bias_relu_batch_first_backward"
+    return dH, launch.column_sums(ELEMENTWISE, name, dH.shape, dH, is_positive)
 
 
 @fused(_bias_relu_batch_first_backward_on_device, compiled="elementwise")

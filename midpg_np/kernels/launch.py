@@ -14,12 +14,17 @@ from midpg_np.backend import Array, Namespace, get_raw_module, get_xp
 REALS = {"float32": "float", "float64": "double"}  # dtype: what the sources call REAL
 THREADS = 256  # per block; a power of two, see ``block_sum``
 CHUNK = 4096  # samples that one block adds up
+COLUMNS = 32  # features that one block works on, where a batch is stored first
+ROWS_OF_BLOCK = 64  # of such a batch, where nothing is added up
+ROWS_OF_SUM = 512
 MAX_GRID = (2**31 - 1, 65535)
 
 # Every source starts with this.  The batch is the fastest axis of all arrays, so that neighbouring
 # threads, which hold neighbouring samples, read neighbouring numbers.
 COMMON = rf"""
 #define THREADS {THREADS}
+#define COLUMNS {COLUMNS}
+#define ROWS_AT_ONCE (THREADS / COLUMNS)
 typedef long long wide;
 
 __device__ __forceinline__ REAL sigmoid(REAL x) {{
@@ -66,6 +71,28 @@ __device__ __forceinline__ REAL block_sum(REAL x) {{
         __syncthreads();
     }}
     return part[0];
+}}
+
+// A batch stored first, (B, features): a block walks down COLUMNS features of a chunk of samples,
+// a warp to each.  The feature of this thread, and the first sample of it and the end of its chunk.
+__device__ __forceinline__ int feature() {{ return blockIdx.x * COLUMNS + threadIdx.x % COLUMNS; }}
+__device__ __forceinline__ wide first_sample(wide chunk) {{
+    return (wide)blockIdx.y * chunk + threadIdx.x / COLUMNS;
+}}
+__device__ __forceinline__ wide last_sample(wide B, wide chunk) {{
+    wide stop = ((wide)blockIdx.y + 1) * chunk;
+    return stop < B ? stop : B;
+}}
+
+// partial[chunk, feature] = sum of x over the threads of a feature.  All threads must call it.
+__device__ __forceinline__ void column_sum(REAL x, REAL* partial, int n_features) {{
+    __shared__ REAL part[ROWS_AT_ONCE][COLUMNS];
+    int row = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS, o = feature();
+    part[row][column] = x;
+    __syncthreads();
+    if (row > 0 || o >= n_features) return;
+    for (int y = 1; y < ROWS_AT_ONCE; ++y) x += part[y][column];
+    partial[(wide)blockIdx.y * n_features + o] = x;
 }}
 """
 
@@ -161,6 +188,25 @@ class Launcher:
     def blocks(self, source: Source, name: str, n_outputs: int, n_chunks: int, *args: Any) -> None:
         """Run one block for each partial sum of a (n_outputs, n_chunks) array."""
         self._run(source, name, (n_outputs, n_chunks), THREADS, args)
+
+    def columns(
+        self, source: Source, name: str, shape: tuple[int, ...], chunk: int, *args: Any
+    ) -> None:
+        """Run one block for each ``COLUMNS`` features of a chunk of samples; shape (B, features).
+
+        The kernel's arguments end with B, the number of features and the chunk.
+        """
+        n_samples, n_features = shape
+        grid = -(-n_features // COLUMNS), -(-n_samples // chunk)
+        sizes = np.int64(n_samples), np.int32(n_features), np.int64(chunk)
+        self._run(source, name, grid, THREADS, (*args, *sizes))
+
+    def column_sums(self, source: Source, name: str, shape: tuple[int, ...], *args: Any) -> Array:
+        """Run ``columns`` of a kernel whose last array takes its ``column_sum``; return that."""
+        chunks = max(1, -(-shape[0] // ROWS_OF_SUM))
+        partial = self.empty(chunks, shape[1])
+        self.columns(source, name, shape, ROWS_OF_SUM, *args, partial)
+        return partial.reshape(-1) if chunks == 1 else total(self, partial, 1.0)
 
     def _run(
         self, source: Source, name: str, grid: tuple[int, int], threads: int, args: tuple[Any, ...]

@@ -1,7 +1,7 @@
-"""Factors of AdaSparse's "fusion": pi = v 1[v > epsilon], v = gain sigmoid(alpha v_in).
+"""AdaSparse's "fusion": pi = v 1[v > epsilon], v = gain sigmoid(alpha (P + b)), and H pi.
 
-Element by element (derivations 8.1), arrays of any shape; the temperature alpha is an array (1,),
-for it belongs to the state of the training.
+Batch first (derivations 8.1, 8.3); the temperature alpha is an array (1,), for it belongs to the
+state of the training.
 """
 
 from __future__ import annotations
@@ -10,65 +10,106 @@ import numpy as np
 
 from midpg_np.backend import Array, get_xp
 from midpg_np.kernels.dispatch import fused
-from midpg_np.kernels.launch import Launcher, Source
+from midpg_np.kernels.launch import ROWS_OF_BLOCK, Launcher, Source
 
 PRUNING = Source(r"""
-extern "C" __global__ void pruning_factors(
-    const REAL* v_in, const REAL* alpha, REAL* y, REAL* pi, bool* is_kept, wide n,
-    REAL gain, REAL epsilon
+extern "C" __global__ void prune(
+    REAL* P, const REAL* bias, const REAL* H, const REAL* alpha, REAL* y, REAL* pi, bool* is_kept,
+    REAL* H_pruned, REAL gain, REAL epsilon, wide B, int O, wide chunk
 ) {
-    wide i = (wide)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    REAL share = sigmoid(alpha[0] * v_in[i]), v = gain * share;
-    bool keep = v > epsilon;
-    y[i] = share;
-    pi[i] = v * (REAL)keep;
-    is_kept[i] = keep;
+    int o = feature();
+    if (o >= O) return;
+    for (wide b = first_sample(chunk); b < last_sample(B, chunk); b += ROWS_AT_ONCE) {
+        wide i = b * O + o;
+        REAL v_in = P[i] + bias[o], share = sigmoid(alpha[0] * v_in), v = gain * share;
+        bool keep = v > epsilon;
+        REAL factor = v * (REAL)keep;
+        P[i] = v_in;
+        y[i] = share;
+        pi[i] = factor;
+        is_kept[i] = keep;
+        H_pruned[i] = H[i] * factor;
+    }
 }
 
-extern "C" __global__ void pruning_factors_backward(
-    const REAL* d_pi, const REAL* y, const bool* is_kept, const REAL* scale, REAL* dv_in, wide n
+extern "C" __global__ void prune_backward(
+    REAL* d_pruned, const REAL* H, const REAL* y, const REAL* pi, const bool* is_kept,
+    const REAL* scale, const REAL* d_pi_extra, REAL* dP, REAL* partial, wide B, int O, wide chunk
 ) {
-    wide i = (wide)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) dv_in[i] = d_pi[i] * y[i] * ((REAL)1 - y[i]) * (REAL)is_kept[i] * scale[0];
+    int o = feature();
+    REAL sum = 0;
+    if (o < O)
+        for (wide b = first_sample(chunk); b < last_sample(B, chunk); b += ROWS_AT_ONCE) {
+            wide i = b * O + o;
+            REAL d_pi = d_pruned[i] * H[i] + d_pi_extra[0];
+            REAL dp = d_pi * y[i] * ((REAL)1 - y[i]) * (REAL)is_kept[i] * scale[0];
+            dP[i] = dp;
+            d_pruned[i] *= pi[i];
+            sum += dp;
+        }
+    column_sum(sum, partial, O);
 }
 """)
 
 
-def _pruning_factors_on_device(
-    launch: Launcher, v_in: Array, alpha: Array, gain: float, epsilon: float
-) -> tuple[Array, Array, Array]:
-    v_in, alpha = launch.inputs(v_in, alpha)
-    y, pi = launch.empty(*v_in.shape), launch.empty(*v_in.shape)
-    is_kept = launch.xp.empty(v_in.shape, dtype=np.bool_)
+def _prune_on_device(
+    launch: Launcher, P: Array, b: Array, H: Array, alpha: Array, gain: float, epsilon: float
+) -> tuple[Array, ...]:
+    P, b, H, alpha = launch.inputs(P, b, H, alpha)
+    y, pi, H_pruned = (launch.empty(*P.shape) for _ in range(3))
+    is_kept = launch.xp.empty(P.shape, dtype=np.bool_)
     limits = launch.real(gain), launch.real(epsilon)
-    args = v_in, alpha, y, pi, is_kept, np.int64(v_in.size), *limits
-    launch.each(PRUNING, "pruning_factors", v_in.size, *args)
-    return y, pi, is_kept
+    args = P, b, H, alpha, y, pi, is_kept, H_pruned, *limits
+    launch.columns(PRUNING, "prune", P.shape, ROWS_OF_BLOCK, *args)
+    return P, y, pi, is_kept, H_pruned
 
 
-@fused(_pruning_factors_on_device, compiled="pruning")
-def pruning_factors(
-    v_in: Array, alpha: Array, gain: float, epsilon: float
-) -> tuple[Array, Array, Array]:
-    """Return y = sigmoid(alpha v_in), the factors pi, and where they are kept."""
-    y = 0.5 + 0.5 * get_xp(v_in=v_in).tanh(0.5 * (alpha * v_in))
+@fused(_prune_on_device, compiled="pruning")
+def prune(
+    P: Array, b: Array, H: Array, alpha: Array, gain: float, epsilon: float
+) -> tuple[Array, ...]:
+    """Return v_in = P + b, y = sigmoid(alpha v_in), the factors pi, where they are kept, and H pi.
+
+    v_in lies in the memory of P, which is given up.
+
+    Shapes
+    ------
+    P, H, and the results : (B, N)
+    b : (N,)
+    """
+    P += b
+    y = 0.5 + 0.5 * get_xp(P=P).tanh(0.5 * (alpha * P))
     v = gain * y
     is_kept = v > epsilon
-    return y, v * is_kept, is_kept
+    pi = v * is_kept
+    return P, y, pi, is_kept, H * pi
 
 
-def _pruning_factors_backward_on_device(
-    launch: Launcher, d_pi: Array, y: Array, is_kept: Array, scale: Array
-) -> Array:
-    d_pi, y, is_kept, scale = launch.inputs(d_pi, y, is_kept, scale)
-    dv_in = launch.empty(*y.shape)
-    args = d_pi, y, is_kept, scale, dv_in, np.int64(y.size)
-    launch.each(PRUNING, "pruning_factors_backward", y.size, *args)
-    return dv_in
+def _prune_backward_on_device(
+    launch: Launcher, d_pruned: Array, H: Array, y: Array, pi: Array, is_kept: Array,
+    scale: Array, d_pi_extra: Array,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    arrays = launch.inputs(d_pruned, H, y, pi, is_kept, scale, d_pi_extra)
+    dP, shape = launch.empty(*y.shape), y.shape
+    return dP, arrays[0], launch.column_sums(PRUNING, "prune_backward", shape, *arrays, dP)
 
 
-@fused(_pruning_factors_backward_on_device, compiled="pruning")
-def pruning_factors_backward(d_pi: Array, y: Array, is_kept: Array, scale: Array) -> Array:
-    """Return dv_in = scale d_pi y (1 - y) where kept, else 0; scale = gain alpha, (1,)."""
-    return d_pi * y * (1.0 - y) * is_kept * scale
+@fused(_prune_backward_on_device, compiled="pruning")
+def prune_backward(
+    d_pruned: Array, H: Array, y: Array, pi: Array, is_kept: Array,
+    scale: Array, d_pi_extra: Array,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Return dP = scale d_pi y (1 - y) where kept, else 0; dH = d_pruned pi; db, the sum of dP.
+
+    With d_pi = d_pruned H + d_pi_extra, and scale = gain alpha.  dH may lie in the memory of
+    d_pruned, which is given up.
+
+    Shapes
+    ------
+    d_pruned, H, y, pi, is_kept, dP, dH : (B, N)
+    scale, d_pi_extra : (1,)
+    db : (N,)
+    """
+    dP = (d_pruned * H + d_pi_extra) * y * (1.0 - y) * is_kept * scale
+    d_pruned *= pi
+    return dP, d_pruned, dP.sum(axis=0)

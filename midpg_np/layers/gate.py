@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array, matmul
+from midpg_np import kernels
+from midpg_np.backend import Array, is_batch_last, matmul
 from midpg_np.layers.blocks import BLOCK_FORMS, block_form
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_affine, init_scenario_affine
@@ -17,8 +18,10 @@ from midpg_np.ops import (
     biased,
     biased_backward,
     product,
+    product_backward,
     scaled_sigmoid,
     scaled_sigmoid_backward,
+    times_to,
 )
 from midpg_np.tree import Tree
 
@@ -124,13 +127,50 @@ class Gate:
         """Return ``dU``, its live columns only, and the gradients (derivations 7.3c, 7.3d)."""
         dA_2 = scaled_sigmoid_backward(d_delta, (cache.delta, self.gamma))
         dR, dW_2, db_2 = self._second.backward(dA_2, cache.layer_2)
+        return self._hidden_backward(dR, cache, {"W": dW_2, "b": db_2})
+
+    def times(
+        self, params: Tree, U: Array, x: Array, groups: Groups | None = None
+    ) -> tuple[Array, GateCache]:
+        """Return delta x, the gated vector; delta is in the cache (derivations 7.1b, 7.1e).
+
+        Shapes
+        ------
+        U : (B, I)
+        x : (B, O)
+        y : (B, O)
+        """
+        W, b = params["layer_2"]["W"], params["layer_2"]["b"]
+        if not self._is_one_kernel(U, x, b):
+            delta, cache = self.forward(params, U, groups)
+            return delta * x, cache
+        W_1, b_1 = params["layer_1"]["W"], params["layer_1"]["b"]
+        A, R, c_activation = biased(product(U, W_1), b_1, RELU)
+        delta, y = kernels.gate(product(R, W), b, x, self.gamma)
+        return y, GateCache(AffineCache(U, W_1), A, c_activation, AffineCache(R, W), delta)
+
+    def times_backward(self, dy: Array, x: Array, cache: GateCache) -> tuple[Array, Array, Tree]:
+        """Return ``dx = dy delta``, ``dU`` and the gradients; dy is given up.
+
+        See derivations 7.3b, 7.3e: d_delta = dy x.
+        """
+        if not self._is_one_kernel(dy, x, cache.delta):
+            dU, grads = self.backward(dy * x, cache)
+            return times_to(dy, cache.delta), dU, grads
+        dA_2, dx, db_2 = kernels.gate_backward(dy, x, cache.delta, self.gamma)
+        dR, dW_2 = product_backward(dA_2, cache.layer_2)
+        return dx, *self._hidden_backward(dR, cache, {"W": dW_2, "b": db_2})
+
+    def _is_one_kernel(self, like: Array, *others: Array) -> bool:
+        """Whether sigmoid and product are one kernel: of one block, in a batch stored first."""
+        return self.n_towers is None and not is_batch_last(like) and kernels.fuses(like, *others)
+
+    def _hidden_backward(self, dR: Array, cache: GateCache, g_2: Tree) -> tuple[Array, Tree]:
+        """Return ``dU`` and all gradients, ``g_2`` those of the second layer."""
         dA, db = biased_backward(dR, cache.activation, RELU)
         U, W = cache.layer_1
         dU = matmul(dA, W[: self.dim_live].T)
-        return dU, {
-            "layer_1": {"W": matmul(U.T, dA), "b": db},
-            "layer_2": {"W": dW_2, "b": db_2},
-        }
+        return dU, {"layer_1": {"W": matmul(U.T, dA), "b": db}, "layer_2": g_2}
 
     @property
     def _second(self) -> Any:

@@ -16,7 +16,18 @@ from midpg_np.layers.gate import Gate, GateCache
 from midpg_np.layers.groups import Groups
 from midpg_np.layers.initial import init_affine, init_scenario_affine
 from midpg_np.layers.mlp import mlp_multiply_adds
-from midpg_np.ops import ACTIVATIONS, activation_backward, add_to, check_activation, times_to
+from midpg_np.ops import (
+    ACTIVATIONS,
+    AffineCache,
+    Pair,
+    activation_backward,
+    add_to,
+    biased,
+    biased_backward,
+    check_activation,
+    product,
+    product_backward,
+)
 from midpg_np.tree import Tree
 
 GATE_AT = ("hidden_output", "layer_input")
@@ -144,21 +155,20 @@ class GatedTower:
         U : (B, d_U)
         y : (B, d_y)
         """
-        act, form = ACTIVATIONS[self.activation], block_form(self.n_towers, self.form)
         inputs, gates, maps, pre_activations, activations = [], {}, [], [], []
         R = O
         for i, name in enumerate(self.layer_names):
             inputs.append(R)
             H = R
             if (gate := f"gate_{i}") in self.gates:
-                delta, gates[gate] = self.gates[gate].forward(params[gate], U, groups)
-                H = delta * R
-            A, c_map = form.forward(H, **params[name], groups=groups)
+                H, gates[gate] = self.gates[gate].times(params[gate], U, R, groups)
+            if name == self.layer_names[-1]:
+                A, c_map = self._maps.forward(H, **params[name], groups=groups)
+            else:
+                A, R, c_map, c_act = self._activated(params[name], H, groups)
+                activations.append(c_act)
             maps.append(c_map)
             pre_activations.append(A)
-            if name != self.layer_names[-1]:
-                R, c_act = act.forward(A)
-                activations.append(c_act)
         return A, GatedTowerCache(
             tuple(inputs), gates, tuple(maps), tuple(pre_activations), tuple(activations)
         )
@@ -170,21 +180,45 @@ class GatedTower:
 
         Every gate reads U, so dU is the sum over the gates.
         """
-        act, form = ACTIVATIONS[self.activation], block_form(self.n_towers, self.form)
         grads, dU, dR = {}, None, dy
         for i, name in reversed(list(enumerate(self.layer_names))):
-            dA = dR
-            if name != self.layer_names[-1]:
-                dA = activation_backward(act, dR, cache.activation[i])
-            dH, dW, db = form.backward(dA, cache.affine[i])
+            if name == self.layer_names[-1]:
+                dR, dW, db = self._maps.backward(dR, cache.affine[i])
+            else:
+                caches = cache.affine[i], cache.activation[i]
+                dR, dW, db = self._activated_backward(dR, *caches)
             grads[name] = {"W": dW, "b": db}
-            dR = dH
             if (gate := f"gate_{i}") in self.gates:
                 c_gate = cache.gates[gate]
-                dU_gate, grads[gate] = self.gates[gate].backward(dH * cache.R[i], c_gate)
-                dR = times_to(dH, c_gate.delta)
+                dR, dU_gate, grads[gate] = self.gates[gate].times_backward(dR, cache.R[i], c_gate)
                 dU = add_to(dU, dU_gate)
         return dR, dU, {name: grads[name] for name in (*self.layer_names, *self.gates)}
+
+    @property
+    def _maps(self) -> Pair:
+        return block_form(self.n_towers, self.form)
+
+    def _activated(
+        self, params: Tree, H: Array, groups: Groups | None
+    ) -> tuple[Array, Array, Any, Any]:
+        """Return A, act(A) and the caches of both steps; one tower joins bias and activation."""
+        act = ACTIVATIONS[self.activation]
+        if self.n_towers is None:
+            W, b = params["W"], params["b"]
+            A, R, c_act = biased(product(H, W), b, act)
+            return A, R, AffineCache(H, W), c_act
+        A, c_map = self._maps.forward(H, **params, groups=groups)
+        R, c_act = act.forward(A)
+        return A, R, c_map, c_act
+
+    def _activated_backward(self, dR: Array, c_map: Any, c_act: Any) -> tuple[Array, Any, Any]:
+        """Return ``dH, dW, db``; dR is given up."""
+        act = ACTIVATIONS[self.activation]
+        if self.n_towers is None:
+            dA, db = biased_backward(dR, c_act, act)
+            return *product_backward(dA, c_map), db
+        dH, dW, db = self._maps.backward(activation_backward(act, dR, c_act), c_map)
+        return dH, dW, db
 
     def kinks(self, cache: GatedTowerCache) -> dict[str, Array]:
         """Pre-activations by the path of the bias that shifts them, in order of computation."""

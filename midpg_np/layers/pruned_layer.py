@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from midpg_np.backend import Array
+from midpg_np.backend import Array, get_xp
 from midpg_np.layers.initial import init_affine
 from midpg_np.layers.pruner import Pruner, PrunerCache, Stop
 from midpg_np.ops import AffineCache, add_to, affine, affine_backward, concat, concat_backward
@@ -85,6 +85,11 @@ class PrunedLayer:
     dim_out: int
     pruner: Pruner
 
+    @property
+    def n_plain(self) -> int:
+        """Inputs that are not pruned, the first ones."""
+        return self.dim_in - self.pruner.dim_out
+
     def init(self, rng: np.random.Generator) -> Tree:
         """Draw W, b and the pruner."""
         return init_affine(rng, self.dim_in, self.dim_out) | {"pruner": self.pruner.init(rng)}
@@ -101,8 +106,13 @@ class PrunedLayer:
         A : (B, O)
         """
         U, _ = concat([E_aw, H])
-        pi, c_pruner = self.pruner.forward(params["pruner"], U, alpha, sg, training=training)
-        H_pruned, c_pruned = prune_last(H, pi)
+        if self.pruner.is_one_kernel(U, H, alpha):
+            H_last = H[:, self.n_plain :]
+            y, pi, c_pruner = self.pruner.times(params["pruner"], U, H_last, alpha)
+            H_pruned, c_pruned = self._beside(H, y), PrunedInputCache(H_last, pi)
+        else:
+            pi, c_pruner = self.pruner.forward(params["pruner"], U, alpha, sg, training=training)
+            H_pruned, c_pruned = prune_last(H, pi)
         A, c_affine = affine(H_pruned, params["W"], params["b"])
         return A, PrunedLayerCache(pi, A, c_pruner, c_pruned, c_affine)
 
@@ -115,12 +125,29 @@ class PrunedLayer:
         product and the pruner.
         """
         dH_pruned, dW, db = affine_backward(dA, cache.affine)
+        dH, dU, g_pruner = self._pruned_backward(dH_pruned, cache, d_pi_extra)
+        dE_aw, dU_h = concat_backward(dU, (self.dim_aware, self.dim_in))
+        return add_to(dH, dU_h), dE_aw, {"W": dW, "b": db, "pruner": g_pruner}
+
+    def _pruned_backward(
+        self, dH_pruned: Array, cache: PrunedLayerCache, d_pi_extra: Array | None
+    ) -> tuple[Array, Array, Tree]:
+        """Return ``dH`` of the product with the factors, ``dU`` and the pruner's gradients."""
+        xp, (H_last, pi), c = get_xp(dH_pruned), cache.pruned, cache.pruner
+        is_one_number = d_pi_extra is None or d_pi_extra.strides == (0, 0)  # for all factors
+        if is_one_number and self.pruner.is_one_kernel(c.affine.x, dH_pruned, c.alpha):
+            extra = xp.zeros(1, pi.dtype) if d_pi_extra is None else d_pi_extra[0, :1]
+            d_last = dH_pruned[:, self.n_plain :]
+            dH, *others = self.pruner.times_backward(d_last, H_last, pi, extra, c)
+            return self._beside(dH_pruned, dH), *others
         dH, d_pi = prune_last_backward(dH_pruned, cache.pruned)
         if d_pi_extra is not None:
             d_pi = add_to(d_pi, d_pi_extra)
-        dU, g_pruner = self.pruner.backward(d_pi, cache.pruner)
-        dE_aw, dU_h = concat_backward(dU, (self.dim_aware, self.dim_in))
-        return add_to(dH, dU_h), dE_aw, {"W": dW, "b": db, "pruner": g_pruner}
+        return dH, *self.pruner.backward(d_pi, cache.pruner)
+
+    def _beside(self, whole: Array, last: Array) -> Array:
+        """Return the first columns of ``whole``, which no factor multiplies, beside ``last``."""
+        return concat([whole[:, : self.n_plain], last])[0] if self.n_plain else last
 
     def kinks(self, cache: PrunedLayerCache) -> dict[str, Array]:
         """Distances of the pruner from its threshold, by the path of the bias."""

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from midpg_np import kernels
-from midpg_np.backend import Array
+from midpg_np.backend import Array, is_batch_last
 from midpg_np.layers.initial import init_affine
 from midpg_np.ops import (
     AffineCache,
     affine,
     affine_backward,
+    product,
+    product_backward,
     sigmoid,
     sigmoid_backward,
     times_to,
@@ -133,9 +135,6 @@ class Pruner:
         """
         v_in, c_affine = affine(U, **params)
         alpha = 1.0 if self.prune == "scaling" else alpha
-        if self.prune == "fusion" and self.fusion_grad == "exact" and kernels.fuses(v_in, alpha):
-            y, pi, is_kept = kernels.pruning_factors(v_in, alpha, self.gain, self.epsilon)
-            return pi, PrunerCache(c_affine, v_in, alpha, y, is_kept, is_kept)
         y, _ = sigmoid(alpha * v_in)
         v = self.gain * y
         is_soft = self.prune == "binarization" and self.binarize_grad == "soft" and training
@@ -160,15 +159,52 @@ class Pruner:
 
     def backward(self, d_pi: Array, cache: PrunerCache) -> tuple[Array, Tree]:
         """Return ``dU`` and the gradients of kernel and bias (derivations 8.3d, 8.3e, 8.3f)."""
-        scale = self.gain * cache.alpha
-        if cache.slope is cache.is_kept and kernels.fuses(d_pi, cache.y, scale):
-            dv_in = kernels.pruning_factors_backward(d_pi, cache.y, cache.is_kept, scale)
-        else:
-            dv_in = sigmoid_backward(d_pi, cache.y)
-            dv_in *= cache.slope
-            dv_in *= scale
+        dv_in = sigmoid_backward(d_pi, cache.y)
+        dv_in *= cache.slope
+        dv_in *= self.gain * cache.alpha
         dU, dW, db = affine_backward(dv_in, cache.affine)
         return dU, {"W": dW, "b": db}
+
+    def is_one_kernel(self, U: Array, H: Array, alpha: Any) -> bool:
+        """Whether ``times`` serves: "fusion" with its true gradient, in a batch stored first."""
+        is_exact = self.prune == "fusion" and self.fusion_grad == "exact"
+        return is_exact and not is_batch_last(U) and kernels.fuses(U, H, alpha)
+
+    def times(
+        self, params: Tree, U: Array, H: Array, alpha: Array
+    ) -> tuple[Array, Array, PrunerCache]:
+        """Return H pi, the factors pi and the cache, as ``forward`` and a product do.
+
+        See derivations 8.1a, 8.1b.
+
+        Shapes
+        ------
+        U : (B, I)
+        H : (B, N)
+        """
+        W, limits = params["W"], (self.gain, self.epsilon)
+        results = kernels.prune(product(U, W), params["b"], H, alpha, *limits)
+        v_in, y, pi, is_kept, H_pruned = results
+        cache = PrunerCache(AffineCache(U, W), v_in, alpha, y, is_kept, is_kept)
+        return H_pruned, pi, cache
+
+    def times_backward(
+        self, d_pruned: Array, H: Array, pi: Array, d_pi_extra: Array, cache: PrunerCache
+    ) -> tuple[Array, Array, Tree]:
+        """Return ``dH``, ``dU`` and the gradients; d_pruned is given up.
+
+        See derivations 8.3c, 8.3d, 8.3e, 8.3f.
+
+        Shapes
+        ------
+        d_pi_extra : (1,)
+            What a regulariser sends to every factor.
+        """
+        factors = cache.y, pi, cache.is_kept
+        scale = self.gain * cache.alpha
+        dv_in, dH, db = kernels.prune_backward(d_pruned, H, *factors, scale, d_pi_extra)
+        dU, dW = product_backward(dv_in, cache.affine)
+        return dH, dU, {"W": dW, "b": db}
 
     def kinks(self, cache: PrunerCache) -> dict[str, Array]:
         """Distance of ``v_in`` from where v crosses epsilon, by the path of the bias."""

@@ -217,8 +217,8 @@ class PEPNet(Routed):
         """Return the logits (B,) and the cache (derivations 7.1b, 7.1c, 7.1d)."""
         sg, (X, groups) = StopGradient(frozen, {}), self.sorted_rows(inputs)
         E_dom, E = X[:, : self.dim_aware], X[:, self.start :]
-        delta, c_epnet = self.epnet.forward(params["epnet"], concat([E_dom, sg("E", E)])[0])
-        O = delta * E  # noqa: E741
+        U_dom, _ = concat([E_dom, sg("E", E)])
+        O, c_epnet = self.epnet.times(params["epnet"], U_dom, E)  # noqa: E741
         if self.start:
             O, _ = concat([X[:, : self.start], O])  # noqa: E741
         E_prior, c_prior = pick_fields(X, self.priors, len(self.vocab_sizes))
@@ -238,10 +238,9 @@ class PEPNet(Routed):
         """
         dz = in_order_of_groups(d_output.logit, cache.groups)
         dO, dE_prior, g_ppnet = self.ppnet.backward(dz, cache.ppnet)
-        d_delta = dO[:, self.start :] * cache.E
-        dE_dom, g_epnet = self.epnet.backward(d_delta, cache.epnet)
-        dX = dO
-        dX[:, self.start :] *= cache.epnet.delta
+        dX, dE_dom, g_epnet = self.epnet.times_backward(dO[:, self.start :], cache.E, cache.epnet)
+        if self.start:
+            dX, _ = concat([dO[:, : self.start], dX])
         pick_fields_backward(dE_prior, cache.prior, onto=dX)
         add_to_columns(dX, 0, dE_dom)
         return (dX,), {"epnet": g_epnet, "ppnet": g_ppnet}

@@ -5,6 +5,7 @@ import pytest
 from strategies import generator
 
 from midpg_np.checks import dense_gradients, expect_close, perturbed
+from midpg_np.kernels import compiled_loops
 from midpg_np.layers.gate import Gate
 from midpg_np.layers.groups import group_rows
 from midpg_np.ops import scaled_sigmoid, scaled_sigmoid_backward
@@ -21,6 +22,32 @@ def test_scaled_sigmoid_by_hand():
     expect_close(delta, np.array([2.0, 3.0, 1.0]), tol=1e-15)
     dx = scaled_sigmoid_backward(np.ones(3), cache)
     expect_close(dx, np.array([1.0, 0.75, 0.75]), tol=1e-15)
+
+
+@pytest.mark.parametrize("n_towers", [None, 3])
+@pytest.mark.parametrize("loops", ["numpy", "compiled"])
+def test_a_gated_vector_is_its_gate_times_it(loops, n_towers):
+    """``times`` and its backward, one kernel where loops are on, against the passes they join."""
+    if loops == "compiled":
+        pytest.importorskip("numba", reason="the kernel of a CPU needs Numba")
+    rng, gate = generator(4), Gate(5, 3, 4, gamma=1.5, n_towers=n_towers, dim_live=2)
+    params = perturbed(gate.init(rng), rng, scale=0.5)
+    U, x, dy = (rng.normal(size=(7, width)) for width in (5, 3, 3))
+    groups = None if n_towers is None else group_rows(np.arange(7) % 3, 3)
+    delta, cache = gate.forward(params, U, groups)
+    dU, grads = gate.backward(dy * x, cache)
+    want = delta * x, delta, dy * delta, dU, *dense_gradients(grads).values()
+    with compiled_loops(loops):
+        y, cache = gate.times(params, U, x, groups)
+        dx, dU, grads = gate.times_backward(dy.copy(), x, cache)
+        got = y, cache.delta, dx, dU, *dense_gradients(grads).values()
+    for g, w in zip(got, want, strict=True):
+        if isinstance(w, dict):
+            assert g.keys() == w.keys()
+            for key in w:
+                expect_close(g[key], w[key], tol=1e-14)
+        else:
+            expect_close(g, w, tol=1e-14)
 
 
 def test_by_hand():

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from strategies import generator
 
+from midpg_np.checks import expect_close, perturbed
+from midpg_np.kernels import compiled_loops
 from midpg_np.layers.pruned_layer import PrunedLayer, prune_last, prune_last_backward
 from midpg_np.layers.pruner import Pruner
 from midpg_np.layers.schedule import linear_schedule
@@ -51,6 +54,48 @@ def test_what_a_regulariser_sends_is_added():
     _, _, grads = layer.backward(np.ones((1, 1)), cache, np.array([[-15.0]]))
     assert grads["pruner"]["b"].tolist() == [0.0]
     assert grads["W"].tolist() == [[3.0]]
+
+
+SENT = {
+    "nothing": None,
+    "one number": np.broadcast_to(np.array([[0.3]]), (6, 3)),
+    "one by row": np.broadcast_to(np.arange(6.0)[:, None], (6, 3)),
+}
+
+
+@pytest.mark.parametrize("sent", SENT)
+@pytest.mark.parametrize("n_plain", [0, 2])
+def test_one_kernel_gives_what_the_steps_give(n_plain, sent):
+    """Factors, product and their adjoints, with and without what a regulariser sends."""
+    pytest.importorskip("numba", reason="the kernel of a CPU needs Numba")
+    rng = generator(3)
+    layer = PrunedLayer(2, 3 + n_plain, 4, Pruner(5 + n_plain, 3, epsilon=0.9))
+    params = perturbed(layer.init(rng), rng, scale=0.5)
+    H, E_aw, dA = (rng.normal(size=(6, width)) for width in (3 + n_plain, 2, 4))
+    alpha = np.array([1.7])
+
+    def passes():
+        A, cache = layer.forward(params, H, E_aw, alpha, keep, training=True)
+        dH, dE_aw, grads = layer.backward(dA, cache, SENT[sent])
+        pruner = grads.pop("pruner")
+        arrays = A, cache.pi, cache.pruned.H_last, cache.pruner.v_in, dH, dE_aw
+        return [*arrays, *grads.values(), *pruner.values()]
+
+    want = passes()
+    with compiled_loops("compiled"):
+        assert layer.pruner.is_one_kernel(E_aw, H, alpha)
+        got = passes()
+    assert 0 < np.count_nonzero(want[1]) < want[1].size
+    for g, w in zip(got, want, strict=True):
+        expect_close(g, w, tol=1e-13)
+
+
+@pytest.mark.parametrize("options", [{"prune": "scaling"}, {"fusion_grad": "ste"}])
+def test_other_factors_are_no_kernel(options):
+    pytest.importorskip("numba", reason="the kernel of a CPU needs Numba")
+    pruner, x = Pruner(5, 3, **options), np.ones((6, 3))
+    with compiled_loops("compiled"):
+        assert not pruner.is_one_kernel(x, x, np.ones(1))
 
 
 def test_a_pruned_input_is_not_there():

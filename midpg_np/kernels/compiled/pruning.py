@@ -1,4 +1,4 @@
-"""Pruning factors as loops; functions and shapes as in ``kernels.pruning``."""
+"""Pruning as loops; functions and shapes as in ``kernels.pruning``."""
 
 from __future__ import annotations
 
@@ -10,40 +10,54 @@ from midpg_np.kernels.dispatch import empty
 from midpg_np.recording import contiguous, run
 
 
-def pruning_factors(
-    v_in: Array, alpha: Array, gain: float, epsilon: float
-) -> tuple[Array, Array, Array]:
-    """As ``kernels.pruning_factors``."""
-    v_in = contiguous(v_in)
-    y, pi = empty(np, v_in.shape, v_in.dtype), empty(np, v_in.shape, v_in.dtype)
-    is_kept = empty(np, v_in.shape, np.dtype(np.bool_))
-    numbers = alpha, *map(v_in.dtype.type, (gain, epsilon))
-    run(_factors, v_in.reshape(-1), *(x.reshape(-1) for x in (y, pi, is_kept)), *numbers)
-    return y, pi, is_kept
+def prune(
+    P: Array, b: Array, H: Array, alpha: Array, gain: float, epsilon: float
+) -> tuple[Array, ...]:
+    """As ``kernels.prune``."""
+    P = contiguous(P)
+    y, pi, H_pruned = (empty(np, P.shape, P.dtype) for _ in range(3))
+    is_kept = empty(np, P.shape, np.dtype(np.bool_))
+    numbers = alpha, *map(P.dtype.type, (gain, epsilon))
+    run(_prune, P, contiguous(b), contiguous(H), y, pi, is_kept, H_pruned, *numbers)
+    return P, y, pi, is_kept, H_pruned
 
 
-def pruning_factors_backward(d_pi: Array, y: Array, is_kept: Array, scale: Array) -> Array:
-    """As ``kernels.pruning_factors_backward``."""
-    flat = (contiguous(x).reshape(-1) for x in (d_pi, y, is_kept))
-    dv_in = empty(np, y.shape, y.dtype)
-    run(_factors_backward, *flat, dv_in.reshape(-1), scale)
-    return dv_in
-
-
-@fast_loops
-def _factors(v_in, y, pi, is_kept, alpha, gain, epsilon):
-    temperature = alpha[0]
-    for i in range(v_in.size):
-        y[i] = sigmoid(temperature * v_in[i])
-    for i in range(v_in.size):  # apart, or the compiler takes one number at a time
-        v = gain * y[i]
-        pi[i] = v if v > epsilon else v * v_in.dtype.type(0.0)  # NaN stays NaN
-        is_kept[i] = v > epsilon
+def prune_backward(
+    d_pruned: Array, H: Array, y: Array, pi: Array, is_kept: Array,
+    scale: Array, d_pi_extra: Array,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """As ``kernels.prune_backward``."""
+    d_pruned, *read = map(contiguous, (d_pruned, H, y, pi, is_kept))
+    dP, db = empty(np, y.shape, y.dtype), empty(np, y.shape[1:], y.dtype)
+    run(_prune_backward, d_pruned, *read, dP, db, scale, d_pi_extra)
+    return dP, d_pruned, db
 
 
 @fast_loops
-def _factors_backward(d_pi, y, is_kept, dv_in, scale):
-    factor = scale[0]
-    for i in range(y.size):
-        slope = factor if is_kept[i] else y.dtype.type(0.0)
-        dv_in[i] = d_pi[i] * (y[i] - y[i] * y[i]) * slope
+def _prune(P, b, H, y, pi, is_kept, H_pruned, alpha, gain, epsilon):
+    temperature, zero = alpha[0], P.dtype.type(0.0)
+    for i in range(P.shape[0]):
+        for o in range(P.shape[1]):
+            v_in = P[i, o] + b[o]
+            P[i, o] = v_in
+            y[i, o] = sigmoid(temperature * v_in)
+        for o in range(P.shape[1]):  # apart, or the compiler takes one number at a time
+            v = gain * y[i, o]
+            factor = v if v > epsilon else v * zero  # NaN stays NaN
+            pi[i, o] = factor
+            is_kept[i, o] = v > epsilon
+            H_pruned[i, o] = H[i, o] * factor
+
+
+@fast_loops
+def _prune_backward(d_pruned, H, y, pi, is_kept, dP, db, scale, d_pi_extra):
+    factor, extra, zero = scale[0], d_pi_extra[0], y.dtype.type(0.0)
+    db[:] = zero
+    for i in range(y.shape[0]):
+        for o in range(y.shape[1]):
+            slope = factor if is_kept[i, o] else zero
+            d_pi = d_pruned[i, o] * H[i, o] + extra
+            dp = d_pi * (y[i, o] - y[i, o] * y[i, o]) * slope
+            dP[i, o] = dp
+            d_pruned[i, o] *= pi[i, o]
+            db[o] += dp
