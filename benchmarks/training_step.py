@@ -24,7 +24,6 @@ import numpy as np
 import roofline
 from cases import SIZES, TINY, VARIANTS, WEIGHTED, Case
 from frameworks.candidates import DEFAULT, FRAMEWORKS, candidates
-from threadpoolctl import threadpool_info
 from turns import Proofs, Timed, time_case
 
 from midpg_np.backend import to_device
@@ -91,6 +90,8 @@ def show_machine(names: list[str]) -> None:
 
 def products() -> list[str]:
     """Libraries that make NumPy's products, with the kernels they have chosen."""
+    from threadpoolctl import threadpool_info  # here, for every process imports this file
+
     keys = "internal_api", "version", "architecture"
     libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
     return [" ".join(str(lib.get(key, "")) for key in keys) for lib in libraries]

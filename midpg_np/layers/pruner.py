@@ -166,7 +166,10 @@ class Pruner:
         return dU, {"W": dW, "b": db}
 
     def is_one_kernel(self, U: Array, H: Array, alpha: Any) -> bool:
-        """Whether ``times`` serves: "fusion" with its true gradient, in a batch stored first."""
+        """Whether ``times`` serves: "fusion" with its true gradient, in a batch stored first.
+
+        U is (B, I), H (B, N).
+        """
         is_exact = self.prune == "fusion" and self.fusion_grad == "exact"
         return is_exact and not is_batch_last(U) and kernels.fuses(U, H, alpha)
 
@@ -189,20 +192,16 @@ class Pruner:
         return H_pruned, pi, cache
 
     def times_backward(
-        self, d_pruned: Array, H: Array, pi: Array, d_pi_extra: Array, cache: PrunerCache
+        self, d_pruned: Array, H: Array, pi: Array, extra: Array, cache: PrunerCache
     ) -> tuple[Array, Array, Tree]:
         """Return ``dH``, ``dU`` and the gradients; d_pruned is given up.
 
+        ``extra``, one number, is what a regulariser sends to every factor.
         See derivations 8.3c, 8.3d, 8.3e, 8.3f.
-
-        Shapes
-        ------
-        d_pi_extra : (1,)
-            What a regulariser sends to every factor.
         """
         factors = cache.y, pi, cache.is_kept
         scale = self.gain * cache.alpha
-        dv_in, dH, db = kernels.prune_backward(d_pruned, H, *factors, scale, d_pi_extra)
+        dv_in, dH, db = kernels.prune_backward(d_pruned, H, *factors, scale, extra)
         dU, dW = product_backward(dv_in, cache.affine)
         return dH, dU, {"W": dW, "b": db}
 

@@ -90,6 +90,12 @@ def pruner():
     return {"U": U, "pi": pi}
 
 
+def pruned_product():
+    layer, U, H = Pruner(5, 3), np.zeros((7, 5)), np.zeros((7, 3))
+    layer.times(layer.init(np.random.default_rng(1)), U, H, np.ones(1))
+    return {"U": U, "H": H}
+
+
 def pruned_layer():
     layer = PrunedLayer(2, 5, 4, Pruner(7, 3))
     H, E_aw = np.zeros((8, 5)), np.zeros((8, 2))
@@ -116,6 +122,7 @@ SHAPES = {
         "value": linear_schedule(np.ones(3), 0.0, 1.0, 2),
     },
     "layers.pruner.Pruner.forward": pruner,
+    "layers.pruner.Pruner.times": pruned_product,
     "layers.pruned_layer.prune_last": pruned_inputs,
     "layers.pruned_layer.PrunedLayerCache": lambda: pruned_layer()[1]._asdict(),
     "layers.pruned_layer.PrunedLayer.forward": lambda: pruned_layer()[0],

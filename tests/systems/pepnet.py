@@ -65,6 +65,11 @@ def gate():
     return cache._asdict() | {"U": U, "delta": delta}
 
 
+def gated():
+    layer, U, x = Gate(5, 4, hidden=3), np.zeros((7, 5)), np.zeros((7, 4))
+    return {"U": U, "x": x, "y": layer.times(layer.init(np.random.default_rng(1)), U, x)[0]}
+
+
 def tower():
     layer, inputs = GatedTower((6, 3, 2), 5), zeros(O=(7, 6), U=(7, 5))
     return inputs | {"y": layer.forward(layer.init(np.random.default_rng(1)), **inputs)[0]}
@@ -85,6 +90,7 @@ SHAPES = {
     ),
     "layers.gate.GateCache": gate,
     "layers.gate.Gate.forward": gate,
+    "layers.gate.Gate.times": gated,
     "layers.gated_tower.GatedTower.forward": tower,
     "models.pepnet.PEPNetCache": model_cache,
 }
