@@ -56,12 +56,24 @@ def environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+@contextmanager
+def without_script() -> Iterator[None]:
+    """Let processes that are started inside not import the script, whose memory is not theirs."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    main.__file__ = None
+    try:
+        yield
+    finally:
+        main.__file__ = file
+
+
 def start(target: Callable, case: Case, candidate: Candidate, *args: Any) -> tuple[Any, Any]:
     """Start a fresh process and return it with our end of a pipe."""
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=target, args=(there, case, candidate, *args), daemon=True)
-    with environment(candidate.environment(case.threads)):
+    with environment(candidate.environment(case.threads)), without_script():
         process.start()
     there.close()
     return process, here

@@ -2,6 +2,7 @@
 
 import weakref
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 
 import numpy as np
@@ -111,6 +112,22 @@ def test_no_memory_is_used_while_its_result_is_held(threads, slow):
         del result
     assert found == list(range(11))
     assert len(last) == threads
+
+
+def test_a_thread_that_holds_its_task_holds_no_result():
+    """As it does for a moment after it has finished."""
+    kept = []
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, task, *args):
+            kept.append((task, args))
+            return super().submit(task, *args)
+
+    tiles, last = Tiles(1, 2), {}
+    tiles._pool = Pool(2)
+    for result in tiles.map(watched(lambda i: 0.0, last), 9):
+        del result
+    assert len(kept) == 8 and len(last) == 2  # the first tile needs no thread
 
 
 @pytest.mark.parametrize("bad", [0, 1, 4])
