@@ -174,6 +174,15 @@ def one_step(name):
     return tree_flatten(dense_gradients(step.grads)) | step.losses | {"logit": step.output.logit}
 
 
+def test_a_factor_that_is_not_a_number_stays(loops):
+    """It is below the threshold, and yet no zero: the loss must tell."""
+    P, H, alpha = np.array([[np.nan, 9.0]]), np.ones((1, 2)), np.ones(1)
+    with loops:
+        _, _, pi, is_kept, H_pruned = kernels.prune(P, np.zeros(2), H, alpha, 2.0, 0.25)
+    assert np.isnan(pi[0, 0]) and np.isnan(H_pruned[0, 0])
+    assert is_kept.tolist() == [[False, True]]
+
+
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_a_step_with_loops_is_a_step(loops, name):
     with loops:
