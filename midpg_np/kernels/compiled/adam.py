@@ -9,7 +9,7 @@ from midpg_np.kernels.compiled.loops import exact_loops
 from midpg_np.kernels.dispatch import empty
 
 Now = tuple[float, float, bool]
-ENTRIES_PER_BLOCK = 4096  # of a table: they and their gradient stay in the first-level cache
+ENTRIES_PER_BLOCK = 4096  # of a table: with moments and gradient in the second-level cache
 
 
 def adam_step(
